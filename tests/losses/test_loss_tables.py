@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses by name."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tgt_jax import losses, registry
+
+COUNTS = [5, 3, 2]
+distance = functools.partial(
+  registry.build, losses.DISTANCES, family="distance"
+)
+label_loss = functools.partial(
+  registry.build, losses.LABEL_LOSSES, family="label loss"
+)
+
+
+@pytest.mark.parametrize("priors", [False, True])
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("name", losses.DISTANCES)
+def test_every_distance_takes_the_same_arguments(name, standardise, priors):
+  spec = {"name": name, "standardise": standardise, "priors": priors}
+  loss = distance(spec, class_counts=COUNTS)
+  logits = jax.ShapeDtypeStruct((4, 3), jnp.bfloat16)
+  values = jax.eval_shape(loss, logits, logits)
+  assert values.shape == (4,)
+  assert values.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", losses.LABEL_LOSSES)
+def test_every_label_loss_takes_the_same_arguments(name):
+  loss = label_loss({"name": name}, class_counts=COUNTS)
+  logits = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+  labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+  assert jax.eval_shape(loss, logits, labels).shape == (4,)
+
+
+def test_hyper_parameters_reach_the_loss():
+  student, teacher = jnp.array([[0.0, 1.0, 2.0]]), jnp.array([[1.0, 0.0, 0.0]])
+  np.testing.assert_array_equal(
+    distance({"name": "kl_divergence", "temperature": 2.5})(student, teacher),
+    losses.kl_divergence(student, teacher, temperature=2.5),
+  )
+  np.testing.assert_array_equal(
+    label_loss({"name": "logit_adjustment", "tau": 0.3}, class_counts=COUNTS)(
+      student, jnp.array([1])
+    ),
+    losses.logit_adjustment(
+      student, jnp.array([1]), class_counts=COUNTS, tau=0.3
+    ),
+  )
+
+
+def test_a_config_need_not_know_the_counts_without_priors():
+  loss = distance({"name": "jensen_shannon"})
+  assert loss(jnp.zeros((2, 7)), jnp.zeros((2, 7))).shape == (2,)
+
+
+def test_the_signature_is_for_error_messages():
+  with pytest.raises(ValueError, match="Did you mean 'temperature'"):
+    distance({"name": "kl_divergence", "temprature": 2.0})
+  with pytest.raises(ValueError, match="takes no 'axis'"):
+    distance({"name": "kl_divergence", "axis": 0})
+  with pytest.raises(ValueError, match="takes no 'tau'"):
+    label_loss({"name": "balanced_softmax", "tau": 2.0}, class_counts=COUNTS)
+
+
+@pytest.mark.parametrize(
+  "build, spec, match",
+  [
+    (distance, {"name": "kl_divergence", "priors": True}, "class_counts"),
+    (distance, {"name": "kl_divergence", "temperature": -1.0}, "temperature"),
+    (distance, {"name": "dist", "beta": -1.0}, "beta"),
+    (label_loss, {"name": "ldam"}, "class_counts"),
+    (label_loss, {"name": "cross_entropy", "label_smoothing": 2.0}, "smooth"),
+    (distance, {"name": "kl_divergance"}, "Did you mean 'kl_divergence'"),
+  ],
+)
+def test_mistakes_surface_when_the_loss_is_built(build, spec, match):
+  with pytest.raises(ValueError, match=match):
+    build(spec)
+
+
+@losses.distance_factory
+def absolute(student_logits, teacher_logits, *, power: float = 1.0):
+  return jnp.sum(jnp.abs(student_logits - teacher_logits) ** power, axis=-1)
+
+
+def test_a_distance_of_ones_own():
+  spec = {"name": "mine", "power": 2.0, "standardise": True}
+  loss = registry.build({"mine": absolute}, spec, family="distance")
+  student = jnp.array([[0.0, 1.0, 5.0]])
+  np.testing.assert_allclose(loss(student, 3 * student + 1), [0], atol=1e-9)
+  with pytest.raises(ValueError, match="takes no 'exponent'"):
+    registry.build(
+      {"mine": absolute}, {"name": "mine", "exponent": 1}, family="distance"
+    )

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names to functions, and errors that help."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import pytest
+
+from tgt_jax import registry
+
+
+def circle(*, radius: float, unit: str = "m"):
+  return ("circle", radius, unit)
+
+
+def anything(**kwargs):
+  return kwargs
+
+
+SHAPES = {"circle": circle, "anything": anything}
+resolve = functools.partial(registry.resolve, SHAPES, family="shape")
+build = functools.partial(registry.build, SHAPES, family="shape")
+
+
+def test_a_name_of_the_table():
+  assert resolve("circle") is circle
+
+
+def test_a_function_from_elsewhere():
+  assert resolve("math:hypot") is math.hypot
+  assert resolve("os.path:join").__name__ == "join"
+
+
+@pytest.mark.parametrize(
+  "name, match",
+  [
+    ("cirle", "unknown shape 'cirle'; choose from anything, circle"),
+    ("cirle", r"Did you mean 'circle'\?"),
+    ("", "unknown shape ''"),
+    ("math.hypot", "unknown shape"),
+    ("math:hypotenuse", "'math:hypotenuse' cannot be imported"),
+    ("no.such.module:f", "No module named 'no'"),
+    ("math:", "cannot be imported"),
+  ],
+)
+def test_an_unknown_name(name, match):
+  with pytest.raises(ValueError, match=match):
+    resolve(name)
+
+
+def test_build_calls_the_factory_with_the_rest():
+  assert build({"name": "circle", "radius": 2.0}) == ("circle", 2.0, "m")
+  assert build({"name": "circle", "radius": 2.0}, unit="mm")[2] == "mm"
+
+
+def test_build_leaves_the_spec_as_it_was():
+  spec = {"name": "circle", "radius": 2.0}
+  build(spec)
+  assert spec == {"name": "circle", "radius": 2.0}
+
+
+def test_a_factory_of_ones_own():
+  spec = {"name": "fractions:Fraction", "numerator": 3, "denominator": 6}
+  assert str(build(spec)) == "1/2"
+
+
+def test_a_factory_with_open_arguments_takes_everything():
+  assert build({"name": "anything", "a": 1}, b=2) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+  "spec, match",
+  [
+    ({}, "a shape needs a 'name'"),
+    ({"radius": 1.0}, "a shape needs a 'name'; got {'radius': 1.0}"),
+    (
+      {"name": "circle", "raduis": 1.0},
+      "shape 'circle' takes no 'raduis'; it takes radius, unit. Did you mean"
+      " 'radius'",
+    ),
+  ],
+)
+def test_a_spec_that_cannot_be_built(spec, match):
+  with pytest.raises(ValueError, match=match):
+    build(spec)

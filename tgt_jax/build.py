@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to the objects of an experiment; configs stop here.
+
+A config describes one experiment: a data set, a teacher, and one or more named
+arms. An arm is a set of overrides of the sections in `ARM_SECTIONS`. A section
+with a `name` is a spec: the name selects a function from a table and the other
+keys are its arguments, so an override that names replaces the whole section,
+and one that does not changes single keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tgt_jax import data, losses, registry, teachers, training
+from tgt_jax.exploration import from_spec
+from tgt_jax.generators import GENERATORS
+from tgt_jax.methods import (
+    METHODS,
+    Parts,
+    from_loss,
+    generator_loss,
+    labeler_loss,
+)
+from tgt_jax.models import MODELS
+from tgt_jax.types import Generator, Method, Network
+
+Config = dict[str, Any]
+
+# What an arm may override; everything else is shared by all arms.
+ARM_SECTIONS = (
+    "method",
+    "exploration",
+    "label_loss",
+    "distance",
+    "generated_distance",
+    "disagreement",
+    "starts",
+    "student",
+    "optimizer",
+    "training",
+    "pixel_space",
+)
+
+
+class Arm(NamedTuple):
+  """One way to train the student.
+
+  Attributes:
+    name: the key in `config.arms`.
+    config: the config with this arm's overrides applied.
+    parts: the functions that its method puts together.
+    method: how one batch changes the student.
+  """
+
+  name: str
+  config: Config
+  parts: Parts
+  method: Method
+
+
+def plain(config: Any) -> Config:
+  """A ConfigDict (or mapping) as a plain nested dict, a copy."""
+  to_dict = getattr(config, "to_dict", None)
+  return to_dict() if to_dict else copy.deepcopy(dict(config))
+
+
+def merge(base: Any, override: Any, *, path: str) -> Any:
+  """Applies an arm's override to one section.
+
+  Args:
+    base: the section of the config.
+    override: what the arm says of it.
+    path: where we are, for errors.
+
+  Raises:
+    ValueError: a key that the section does not have.
+    TypeError: a value of another type than the section's.
+  """
+  if isinstance(base, Mapping) and isinstance(override, Mapping):
+    if "name" in override:
+      return dict(override)
+    merged = dict(base)
+    for key, value in override.items():
+      # The arguments of a spec are checked by the function it names.
+      if key not in base and "name" not in base:
+        near = difflib.get_close_matches(key, list(base), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{path} has no key {key!r}; it has"
+            f" {', '.join(sorted(base))}.{hint}"
+        )
+      old = base.get(key)
+      merged[key] = (
+          merge(old, value, path=f"{path}.{key}") if key in base else value
+      )
+    return merged
+  number = (int, float)
+  same = isinstance(override, type(base)) or (
+      isinstance(base, float) and isinstance(override, number)
+  )
+  if base is not None and not same:
+    raise TypeError(
+        f"{path} is a {type(base).__name__} ({base!r}); the arm gives"
+        f" {override!r}"
+    )
+  return override
+
+
+def arm_config(config: Config, name: str) -> Config:
+  """The config as the arm `name` sees it."""
+  result = copy.deepcopy(config)
+  for section, override in config["arms"][name].items():
+    path = f"arms.{name}.{section}"
+    if section not in ARM_SECTIONS:
+      near = difflib.get_close_matches(section, ARM_SECTIONS, n=1)
+      hint = f" Did you mean {near[0]!r}?" if near else ""
+      raise ValueError(
+          f"{path} cannot be overridden by an arm; an arm may set"
+          f" {', '.join(ARM_SECTIONS)}.{hint}"
+      )
+    result[section] = merge(config[section], override, path=path)
+  return result
+
+
+def network(config: Config, spec: Mapping[str, Any]) -> Network:
+  """A classifier for the config's classes."""
+  return registry.build(
+      MODELS, spec, family="model", num_classes=config["num_classes"]
+  )
+
+
+def generator(config: Config) -> Generator:
+  """The teacher's generator."""
+  return registry.build(
+      GENERATORS,
+      config["generator"],
+      family="generator",
+      image_shape=tuple(config["image_shape"]),
+  )
+
+
+def label_function(config: Config) -> Callable:
+  """The teacher's labeler, an ensemble where `num_labelers` is above one."""
+  one = network(config, config["labeler"])
+  return teachers.labeler([one] * config["num_labelers"])
+
+
+def teacher(config: Config) -> teachers.Teacher:
+  """The teacher triple; `pixel_space` leaves the generator out."""
+  label = label_function(config)
+  if config["pixel_space"]:
+    return teachers.without_generator(label)
+  return teachers.triple(generator(config), label)
+
+
+def class_counts(config: Config) -> np.ndarray:
+  """Training examples per class as the config states them, without data."""
+  tail = config["long_tail"]
+  if not tail["profile"]:
+    return np.full(config["num_classes"], tail["head"] or 1)
+  # Without data, as if every class had plenty.
+  return data.long_tail_counts(
+      np.full(config["num_classes"], 10**9),
+      profile=tail["profile"],
+      imbalance_ratio=tail["imbalance_ratio"],
+      head=tail["head"] or 1000,
+  )
+
+
+def optimizer(spec: Mapping[str, Any], steps: int) -> Any:
+  """An optax optimiser from a spec."""
+  kwargs = dict(spec)
+  return training.make_optimizer(kwargs.pop("name"), steps=steps, **kwargs)
+
+
+def student_init(student: Network) -> Callable:
+  """`(rng, batch) -> (params, model_state)` keyed by participant."""
+
+  def init(rng, batch):
+    params, state = student.init(rng, batch["image"])
+    return {"student": params}, {"student": state}
+
+  return init
+
+
+def arm(
+    config: Config,
+    name: str,
+    counts: np.ndarray,
+    per_example: Callable = lambda function: function,
+) -> Arm:
+  """Builds one arm.
+
+  Args:
+    config: the experiment's plain config.
+    name: a key of `config["arms"]`.
+    counts: training examples per class, for priors and margins.
+    per_example: see `Parts`.
+
+  Raises:
+    ValueError: unknown name or argument anywhere in the arm's sections.
+  """
+  mine = arm_config(config, name)
+  distance = lambda section: registry.build(
+      losses.DISTANCES, mine[section], family="distance", class_counts=counts
+  )
+  student = network(mine, mine["student"])
+  parts = Parts(
+      student=student,
+      teacher=teacher(mine),
+      label_loss=registry.build(
+          losses.LABEL_LOSSES,
+          mine["label_loss"],
+          family="label loss",
+          class_counts=counts,
+      ),
+      distance=distance("distance"),
+      generated_distance=distance("generated_distance"),
+      disagreement=distance("disagreement"),
+      exploration=from_spec(mine["exploration"]),
+      per_example=per_example,
+  )
+  loss = registry.build(METHODS, mine["method"], family="method", parts=parts)
+  return Arm(name, mine, parts, _from_loss(loss, student, mine))
+
+
+def _from_loss(loss: Callable, student: Network, config: Config) -> Method:
+  train = config["training"]
+  return from_loss(
+      loss,
+      student_init(student),
+      optimizer(config["optimizer"], train["steps"]),
+      ema_decay=train["ema_decay"],
+      accumulate=train["accumulate"],
+  )
+
+
+def generator_method(config: Config) -> Method:
+  """Trains the generator; no labels."""
+  made, train = generator(config), config["generator_training"]
+
+  def init(rng, batch):
+    params, state = made.init(rng, batch["image"])
+    return {"generator": params}, {"generator": state}
+
+  return from_loss(
+      generator_loss(made), init, optimizer(train["optimizer"], train["steps"])
+  )
+
+
+def labeler_method(config: Config, counts: np.ndarray) -> Method:
+  """Trains one labeler, on labels and (by option) on reconstructions."""
+  train = config["labeler_training"]
+  one = network(config, config["labeler"])
+  loss = labeler_loss(
+      one,
+      registry.build(
+          losses.LABEL_LOSSES,
+          train["label_loss"],
+          family="label loss",
+          class_counts=counts,
+      ),
+      teachers.triple(generator(config), label_function(config)),
+      reconstruction=train["reconstruction"],
+      sigma=train["reconstruction_sigma"],
+  )
+  return from_loss(
+      loss, student_init(one), optimizer(train["optimizer"], train["steps"])
+  )
+
+
+def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
+  """A teacher's arrays with random values: shapes, names, a starting point."""
+  one = network(config, config["labeler"])
+  keys = jax.random.split(rng, config["num_labelers"] + 1)
+  return {
+      "generator": teachers.Frozen(*generator(config).init(keys[0], x)),
+      "labeler": tuple(
+          teachers.Frozen(*one.init(key, x)) for key in keys[1:]
+      ),
+  }
+
+
+def example_batch(config: Config) -> dict[str, jax.Array]:
+  """A batch of zeros shaped as the config says, for shapes and tracing."""
+  size = config["training"]["batch_size"]
+  shape = (size, *config["image_shape"])
+  batch = {
+      "image": jnp.zeros(shape),
+      "label": jnp.zeros((size,), jnp.int32),
+      "id": jnp.zeros((size,), jnp.int32),
+  }
+  if config["starts"]["source"] != "batch":
+    return {**batch, "starts": dict(batch)}
+  return batch
+
+
+def abstract(config: Any) -> dict[str, Any]:
+  """Builds everything and traces one step of each arm; no data, no compute.
+
+  Args:
+    config: a ConfigDict or a plain nested dict.
+
+  Returns:
+    `{arm: (state, metrics)}` as trees of `jax.ShapeDtypeStruct`, and under
+    "teacher" the frozen arrays.
+
+  Raises:
+    ValueError, TypeError: anything in the config that does not fit.
+  """
+  config = data_free_checks(plain(config))
+  counts = class_counts(config)
+  rng = jax.eval_shape(lambda: jax.random.key(0))
+
+  def frozen_of(key):
+    return init_frozen(config, key, example_batch(config)["image"])
+
+  frozen = jax.eval_shape(frozen_of, rng)
+  shapes: dict[str, Any] = {"teacher": frozen}
+
+  def one_step(method, batch):
+    def step(key, frozen):
+      return method.update(method.init(key, batch), frozen, batch, key)
+
+    return jax.eval_shape(step, rng, frozen)
+
+  shapes["generator"] = one_step(
+      generator_method(config), example_batch(config)
+  )
+  shapes["labeler"] = one_step(
+      labeler_method(config, counts), example_batch(config)
+  )
+  for name in config["arms"]:
+    built = arm(config, name, counts)
+    shapes[name] = one_step(built.method, example_batch(built.config))
+  return shapes
+
+
+def data_free_checks(config: Config) -> Config:
+  """Checks what can be said of a config without its data."""
+  if not config["arms"]:
+    raise ValueError("config.arms is empty; name at least one arm")
+  if config["main_arm"] not in config["arms"]:
+    raise ValueError(
+        f"main_arm {config['main_arm']!r} is not among the arms:"
+        f" {', '.join(config['arms'])}"
+    )
+  if config["seeds"] < 1:
+    raise ValueError(f"seeds must be >= 1, got {config['seeds']}")
+  name = config["data"].get("name", "")
+  registry.resolve(data.DATASETS, name, family="data set")
+  return config

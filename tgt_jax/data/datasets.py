@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data sets by name.
+
+Each factory takes plain keyword arguments and returns a `Dataset`, so that
+`registry.build(DATASETS, {"name": "cifar10", "data_dir": ...},
+family="dataset")` is all a config needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tgt_jax.data import cifar, draws, idx, sources, synthetic, tfds_source
+
+
+def digits(*, test_fraction: float = 0.3, seed: int = 0) -> sources.Dataset:
+  """Handwritten digits of scikit-learn: 1,797 images of 8x8, 10 classes.
+
+  They come with the library and have no official split. The test split takes
+  the same share of every class.
+
+  Args:
+    test_fraction: share of each class to test on, strictly between 0 and 1.
+    seed: of the split alone; runs that should be compared share it.
+
+  Raises:
+    ValueError: a fraction outside (0, 1), or one that leaves a split without
+      some class.
+
+  References:
+    E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
+    Machine Learning Repository, 1998.
+  """
+  from sklearn import datasets as sklearn_datasets
+
+  if not 0 < test_fraction < 1:
+    raise ValueError(f"test_fraction must be in (0, 1), got {test_fraction}")
+  bunch = sklearn_datasets.load_digits()
+  images, labels = bunch.images / 16.0, bunch.target
+  train_parts, test_parts = [], []
+  for label in range(10):
+    rows = np.flatnonzero(labels == label)
+    rows = rows[draws.permutation(seed, "digits/split", label, len(rows))]
+    size = round(test_fraction * len(rows))
+    if not 0 < size < len(rows):
+      raise ValueError(
+        f"test_fraction {test_fraction} takes {size} of the {len(rows)}"
+        f" examples of class {label}; every split needs at least one"
+      )
+    test_parts.append(rows[:size])
+    train_parts.append(rows[size:])
+  options = {"test_fraction": test_fraction, "seed": seed}
+  splits = []
+  for split, parts in (("train", train_parts), ("test", test_parts)):
+    rows = np.sort(np.concatenate(parts))
+    splits.append(
+      sources.from_arrays(
+        images[rows],
+        labels[rows],
+        name=f"digits/{split}",
+        num_classes=10,
+        options=options,
+      )
+    )
+  return sources.Dataset(splits[0], splits[1], splits[0])
+
+
+def arrays(
+  *,
+  train_images: Any,
+  train_labels: Any,
+  test_images: Any,
+  test_labels: Any,
+  class_names: Sequence[str] | None = None,
+  num_classes: int | None = None,
+  name: str = "arrays",
+) -> sources.Dataset:
+  """Arrays of the caller, for a notebook.
+
+  Args:
+    train_images: [N, H, W] or [N, H, W, C]; uint8, or floating point in [0, 1].
+    train_labels: integers [N] in [0, K).
+    test_images: as `train_images`, of the same image shape.
+    test_labels: integers in [0, K).
+    class_names: K names; by default the numbers.
+    num_classes: K; by default counted from the training labels.
+    name: what messages call it.
+
+  Raises:
+    TypeError: a wrong dtype.
+    ValueError: shapes that do not fit, or values or labels out of range.
+  """
+  train = sources.from_arrays(
+    train_images,
+    train_labels,
+    name=f"{name}/train",
+    num_classes=num_classes,
+    class_names=class_names,
+  )
+  test = sources.from_arrays(
+    test_images,
+    test_labels,
+    name=f"{name}/test",
+    num_classes=train.num_classes,
+    class_names=class_names,
+  )
+  if train.image_shape != test.image_shape:
+    raise ValueError(
+      f"{name}: training images have shape {train.image_shape}, test images"
+      f" {test.image_shape}; they must be equal"
+    )
+  return sources.Dataset(train, test, train)
+
+
+DATASETS: dict[str, Callable[..., sources.Dataset]] = {
+  "arrays": arrays,
+  "cifar10": cifar.cifar10,
+  "cifar100": cifar.cifar100,
+  "digits": digits,
+  "fashion_mnist": idx.fashion_mnist,
+  "manifold": synthetic.manifold,
+  "tfds": tfds_source.tfds,
+}

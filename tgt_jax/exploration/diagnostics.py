@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exploration did: how far it went and what it found there."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from tgt_jax import checks
+from tgt_jax.exploration import geometry
+from tgt_jax.types import Array, Mean
+
+
+def diagnose(
+    *,
+    z: Array,
+    moved_z: Array,
+    x: Array,
+    moved_x: Array,
+    disagreement: Array,
+    moved_disagreement: Array,
+    teacher_logits: Array,
+    moved_teacher_logits: Array,
+    mask: Array | None = None,
+) -> dict[str, Mean]:
+  """Per-batch means of everything worth watching in an exploration.
+
+  Args:
+    z: latents before, [B, ...].
+    moved_z: latents after, [B, ...].
+    x: Dec(z), [B, ...].
+    moved_x: Dec(z'), [B, ...].
+    disagreement: student-teacher distance at x, [B].
+    moved_disagreement: the same at x', [B].
+    teacher_logits: h(x), [B, K].
+    moved_teacher_logits: h(x'), [B, K].
+    mask: weights of the examples, [B]; all ones where not given.
+
+  Returns:
+    `explore/latent_step` (RMS of z' - z, the unit of sigma),
+    `explore/image_step` (RMS of x' - x), `explore/disagreement_before`,
+    `explore/disagreement_after`, `explore/label_kept` (share of examples whose
+    teacher label did not change), `explore/diversity` (RMS distance between
+    neighbouring examples of x', relative to the same between those of x: 1
+    means that exploring kept the spread of the batch).
+  """
+  checks.same_shape(z=z, moved_z=moved_z)
+  checks.same_shape(x=x, moved_x=moved_x)
+  checks.same_leading(z=z, x=x, disagreement=disagreement)
+
+  weights = jnp.ones(z.shape[0]) if mask is None else mask
+  kept = jnp.argmax(teacher_logits, -1) == jnp.argmax(moved_teacher_logits, -1)
+  values = {
+      "explore/latent_step": geometry.rms(moved_z - z),
+      "explore/image_step": geometry.rms(moved_x - x),
+      "explore/disagreement_before": disagreement,
+      "explore/disagreement_after": moved_disagreement,
+      "explore/label_kept": kept.astype(jnp.float32),
+  }
+  metrics = {
+      name: Mean(jnp.sum(weights * v), jnp.sum(weights))
+      for name, v in values.items()
+  }
+  metrics["explore/diversity"] = Mean(
+      jnp.sum(weights * _spread(moved_x)), jnp.sum(weights * _spread(x))
+  )
+  return metrics
+
+
+def _spread(x: Array) -> Array:
+  """Distance of each example to the next one in the batch, [B]."""
+  return geometry.rms(x - jnp.roll(x, 1, axis=0))

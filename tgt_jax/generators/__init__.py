@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Auto-encoders that are trained here: the generator of a teacher.
+
+A factory takes plain keyword arguments and returns a `Generator`: pure
+functions over `(params, model_state)`, which together are what a teacher
+keeps frozen.
+"""
+
+from __future__ import annotations
+
+from tgt_jax.generators.likelihood import (
+  bernoulli_nll,
+  gaussian_kl,
+  gaussian_nll,
+)
+from tgt_jax.generators.quantization import (
+  Codebook,
+  code_counts,
+  init_codebook,
+  nearest_code,
+  perplexity,
+  quantize,
+  restart_dead_codes,
+  update_codebook,
+)
+from tgt_jax.generators.statistics import LatentStatistics, latent_statistics
+from tgt_jax.generators.vae import conv_vae, vae
+from tgt_jax.generators.vq_vae import conv_vq_vae, vq_vae
+
+GENERATORS = {
+  "vae": vae,
+  "conv_vae": conv_vae,
+  "vq_vae": vq_vae,
+  "conv_vq_vae": conv_vq_vae,
+}
+
+__all__ = [
+  "Codebook",
+  "GENERATORS",
+  "LatentStatistics",
+  "bernoulli_nll",
+  "code_counts",
+  "conv_vae",
+  "conv_vq_vae",
+  "gaussian_kl",
+  "gaussian_nll",
+  "init_codebook",
+  "latent_statistics",
+  "nearest_code",
+  "perplexity",
+  "quantize",
+  "restart_dead_codes",
+  "update_codebook",
+  "vae",
+  "vq_vae",
+]

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distances between a student's and a teacher's class distributions.
+
+Every function takes logits of equal shape with any leading axes and returns
+one value for each of them: no reduction over examples. `where` keeps classes
+(booleans that broadcast to the logits); a class that it drops, and a class at
+-inf on both sides, adds nothing.
+
+No function stops the gradient of the teacher. Training holds the teacher
+constant, but gradient exploration differentiates the same distance through
+the teacher as well, so a method applies `jax.lax.stop_gradient` to the
+teacher's logits where it trains. Gradients of both sides are free of NaN at
+logits of any finite size: both distributions stay in log space.
+
+Distances of softened distributions carry the factor `temperature ** 2`, which
+keeps the size of the student's gradient as the temperature changes (Hinton et
+al., 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax import checks
+from tgt_jax.losses import _common
+from tgt_jax.types import Array
+
+
+def _log_pair(
+  student_logits: Array,
+  teacher_logits: Array,
+  temperature: float,
+  axis: int,
+  where: Array | None,
+) -> tuple[Array, Array]:
+  """Log-probabilities of both sides at a temperature."""
+  student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
+  checks.positive(temperature=temperature)
+  where = _common.class_mask(where, student_logits)
+  return (
+    _common.log_probabilities(student_logits / temperature, axis, where),
+    _common.log_probabilities(teacher_logits / temperature, axis, where),
+  )
+
+
+def soft_cross_entropy(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  temperature: float = 1.0,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """Cross-entropy of the student under the teacher's distribution.
+
+  T^2 * sum_k -p_k log q_k, with p the teacher and q the student at
+  temperature T. Its student gradient is that of `kl_divergence`; its teacher
+  gradient also has that of the teacher's entropy, so ascending it moves
+  towards inputs on which the teacher is unsure.
+
+  Args:
+    student_logits: scores, [..., K].
+    teacher_logits: scores, [..., K].
+    temperature: T > 0.
+    axis: the class axis.
+    where: the classes that take part; None for all.
+
+  Returns:
+    One value per example, [...], at least the teacher's entropy times T^2.
+
+  Raises:
+    ValueError: shapes differ, or the temperature is not positive.
+    TypeError: logits are not floating point.
+  """
+  student_log, teacher_log = _log_pair(
+    student_logits, teacher_logits, temperature, axis, where
+  )
+  loss = -_common.expected(teacher_log, student_log, axis)
+  return temperature**2 * loss
+
+
+def kl_divergence(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  temperature: float = 1.0,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """KL(teacher || student): the distillation loss of Hinton et al. (2015).
+
+  T^2 * sum_k p_k (log p_k - log q_k), with p the teacher and q the student at
+  temperature T. For large T it tends to half the mean squared difference of
+  the centred logits.
+
+  Args:
+    student_logits: scores, [..., K].
+    teacher_logits: scores, [..., K].
+    temperature: T > 0.
+    axis: the class axis.
+    where: the classes that take part; None for all.
+
+  Returns:
+    One value per example, [...]; 0 at equal distributions, +inf where the
+    student excludes (-inf) what the teacher does not.
+
+  Raises:
+    ValueError: shapes differ, or the temperature is not positive.
+    TypeError: logits are not floating point.
+  """
+  student_log, teacher_log = _log_pair(
+    student_logits, teacher_logits, temperature, axis, where
+  )
+  loss = _common.expected(teacher_log, teacher_log - student_log, axis)
+  return temperature**2 * loss
+
+
+def reverse_kl(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  temperature: float = 1.0,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """KL(student || teacher): the student may drop modes, not invent them.
+
+  Arguments, result and errors as in `kl_divergence`, sides exchanged.
+  """
+  student_log, teacher_log = _log_pair(
+    student_logits, teacher_logits, temperature, axis, where
+  )
+  loss = _common.expected(student_log, student_log - teacher_log, axis)
+  return temperature**2 * loss
+
+
+def jensen_shannon(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  temperature: float = 1.0,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """Jensen-Shannon divergence: symmetric, and at most T^2 log 2.
+
+  T^2 * (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2 (Lin, 1991,
+  "Divergence measures based on the Shannon entropy"). A bounded distance
+  keeps exploration from chasing the few points where a KL divergence
+  explodes.
+
+  Arguments, result and errors as in `kl_divergence`.
+  """
+  student_log, teacher_log = _log_pair(
+    student_logits, teacher_logits, temperature, axis, where
+  )
+  # logaddexp(-inf, -inf) has a NaN gradient: such a class leaves before it.
+  alive = (student_log > -jnp.inf) | (teacher_log > -jnp.inf)
+  middle = jnp.logaddexp(
+    jnp.where(alive, student_log, 0.0), jnp.where(alive, teacher_log, 0.0)
+  ) - jnp.log(2.0)
+
+  loss = 0.5 * (
+    _common.expected(teacher_log, teacher_log - middle, axis)
+    + _common.expected(student_log, student_log - middle, axis)
+  )
+  return temperature**2 * loss
+
+
+def logit_mse(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  centred: bool = False,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """Mean squared difference of logits.
+
+  Ba and Caruana (2014), "Do deep nets really need to be deep?", arXiv
+  1312.6184. Logits must be finite where `where` keeps them.
+
+  Args:
+    student_logits: scores, [..., K].
+    teacher_logits: scores, [..., K].
+    centred: subtract each side's mean over classes first, so that only
+      differences between classes count, as in a softmax.
+    axis: the class axis.
+    where: the classes that take part; None for all.
+
+  Returns:
+    One value per example, [...], in units of squared logits.
+
+  Raises:
+    ValueError: shapes differ.
+    TypeError: logits are not floating point.
+  """
+  student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
+  where = _common.class_mask(where, student_logits)
+
+  difference = student_logits - teacher_logits
+  if where is not None:
+    difference = jnp.where(where, difference, 0.0)
+  if centred:
+    difference -= _common.mean(difference, axis, where, keepdims=True)
+  return _common.mean(jnp.square(difference), axis, where)
+
+
+def _target_pair(logits: Array, target: Array, rest: Array, axis: int) -> Array:
+  """(log p(target), log p(not target)), stacked along `axis`."""
+  total = jax.nn.logsumexp(logits, axis=axis)
+  parts = []
+  for kept in (target, rest):
+    # log of an empty sum has a NaN gradient: sum over all, then put -inf.
+    alive = jnp.any(kept & (logits > -jnp.inf), axis=axis, keepdims=True)
+    some = jnp.where(kept | ~alive, logits, -jnp.inf)
+    part = jax.nn.logsumexp(some, axis=axis) - total
+    parts.append(jnp.where(jnp.squeeze(alive, axis), part, -jnp.inf))
+  return jnp.stack(parts, axis=axis)
+
+
+def decoupled_kd(
+  student_logits: Array,
+  teacher_logits: Array,
+  *,
+  labels: Array | None = None,
+  alpha: float = 1.0,
+  beta: float = 8.0,
+  temperature: float = 4.0,
+  axis: int = -1,
+  where: Array | None = None,
+) -> Array:
+  """Decoupled distillation: target against the rest, and within the rest.
+
+  T^2 * (alpha * TCKD + beta * NCKD): TCKD is the KL divergence of the pair
+  (p_t, 1 - p_t), NCKD that of the other classes renormalised. Ordinary KL is
+  alpha = 1 with NCKD weighted by the teacher's 1 - p_t, which vanishes where
+  the teacher is sure (Zhao et al., 2022, arXiv 2203.08679). The defaults are
+  those of its public code for CIFAR-100.
+
+  Args:
+    student_logits: scores, [..., K] with K >= 2.
+    teacher_logits: scores, [..., K].
+    labels: the target classes, [...], integers. None takes the teacher's top
+      class, which is the only choice for a generated example: it has no label.
+    alpha: weight of TCKD, >= 0.
+    beta: weight of NCKD, >= 0. With two classes NCKD is zero.
+    temperature: T > 0.
+    axis: the class axis.
+    where: the classes that take part, the target among them; None for all.
+
+  Returns:
+    One value per example, [...]; 0 at equal distributions.
+
+  Raises:
+    ValueError: shapes differ, or a hyper-parameter is out of range.
+    TypeError: logits are not floating point, or labels not integers.
+  """
+  student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
+  checks.positive(temperature=temperature)
+  checks.non_negative(alpha=alpha, beta=beta)
+  where = _common.class_mask(where, student_logits)
+  if where is not None:
+    student_logits = jnp.where(where, student_logits, -jnp.inf)
+    teacher_logits = jnp.where(where, teacher_logits, -jnp.inf)
+  if labels is None:
+    labels = jnp.argmax(teacher_logits, axis=axis)
+  _, labels = _common.labelled(teacher_logits, labels, axis)
+
+  student_logits = student_logits / temperature
+  teacher_logits = teacher_logits / temperature
+  target = _common.one_hot(labels, student_logits.shape[axis], axis)
+  student_pair = _target_pair(student_logits, target, ~target, axis)
+  teacher_pair = _target_pair(teacher_logits, target, ~target, axis)
+  tckd = _common.expected(teacher_pair, teacher_pair - student_pair, axis)
+
+  # A teacher that excludes all but the target says nothing about the rest.
+  alive = jnp.any(
+    ~target & (teacher_logits > -jnp.inf), axis=axis, keepdims=True
+  )
+  rest = jnp.where(alive, ~target, True)
+  student_log = _common.log_probabilities(student_logits, axis, rest)
+  teacher_log = _common.log_probabilities(teacher_logits, axis, rest)
+  nckd = _common.expected(teacher_log, teacher_log - student_log, axis)
+  nckd = jnp.where(jnp.squeeze(alive, axis), nckd, 0.0)
+  return temperature**2 * (alpha * tckd + beta * nckd)

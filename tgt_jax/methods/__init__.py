@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one batch changes what is trained."""
+
+from tgt_jax.methods.base import Aux, LossFn, from_loss, partitioned
+from tgt_jax.methods.guided import (
+    METHODS,
+    Weights,
+    guided,
+    kd,
+    make_neighbours,
+    mixup_kd,
+    noise_kd,
+    start_points,
+    supervised,
+    tgt,
+    uda,
+    unlabelled_kd,
+)
+from tgt_jax.methods.neighbours import (
+    Context,
+    Neighbours,
+    Shown,
+    Starts,
+    Trace,
+    disagreement_field,
+    explored,
+    trace,
+)
+from tgt_jax.methods.parts import Parts
+from tgt_jax.methods.teaching import generator_loss, labeler_loss
+
+__all__ = [
+    "METHODS",
+    "Aux",
+    "Context",
+    "LossFn",
+    "Neighbours",
+    "Parts",
+    "Shown",
+    "Starts",
+    "Trace",
+    "Weights",
+    "disagreement_field",
+    "explored",
+    "from_loss",
+    "generator_loss",
+    "guided",
+    "kd",
+    "labeler_loss",
+    "make_neighbours",
+    "mixup_kd",
+    "noise_kd",
+    "partitioned",
+    "start_points",
+    "supervised",
+    "tgt",
+    "trace",
+    "uda",
+    "unlabelled_kd",
+]

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation on real and on generated examples: one loss, many methods.
+
+The student's loss has up to three terms,
+
+  label * l(f(x), y) + distill * d(f(x), h(x)) + generated * d(f(x'), t(x')),
+
+x real, x' made from start points by a `Neighbours`, t its targets. A term of
+weight zero is not built, so that a method with `generated = 0` is plain
+distillation to the bit, and one with `distill = 0` on top supervised learning.
+The label of a start point is not used at x', which may have left the class.
+
+A batch holds "image" [B, ...] and "label" [B]; where the caller has them
+cached, "teacher_logits" [B, K] and "latent" [B, ...]; optionally "mask" [B];
+and optionally "starts", a batch of start points of its own (the batch itself
+serves otherwise).
+
+References:
+  Zaheer et al., Teacher Guided Training, 2022, arXiv 2208.06825.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax.methods import neighbours as neighbours_lib
+from tgt_jax.methods.base import Aux, LossFn, weighted_mean
+from tgt_jax.methods.neighbours import Context, Neighbours, Shown, Starts
+from tgt_jax.methods.parts import Parts
+from tgt_jax.types import Array, Batch, Metrics, ModelState, Params
+
+
+class Weights(NamedTuple):
+  """Weights of the three terms, each >= 0."""
+
+  label: float = 1.0
+  distill: float = 1.0
+  generated: float = 1.0
+
+
+def _weights(values: Mapping[str, float] | None) -> Weights:
+  values = dict(values or {})
+  for key in values:
+    checks.one_of(Weights._fields, weights=key)
+  weights = Weights(**values)
+  checks.non_negative(**weights._asdict())
+  return weights
+
+
+def start_points(
+    batch: Batch, rng: Array, number: int, needs_partner: bool
+) -> Starts:
+  """`number` start points per example of the batch, each with its key."""
+  points = batch.get("starts", batch)
+  again = lambda a: None if a is None else jnp.repeat(a, number, axis=0)
+  # The partner is the batch's next example, found before the batch is split.
+  other = lambda a: again(None if a is None else jnp.roll(a, 1, axis=0))
+  image, latent = points["image"], points.get("latent")
+  return Starts(
+      image=again(image),
+      rng=rng_lib.split_examples(rng, image.shape[0] * number),
+      latent=again(latent),
+      partner_image=other(image) if needs_partner else None,
+      partner_latent=other(latent) if needs_partner else None,
+  )
+
+
+def _teacher_logits(
+    parts: Parts, frozen: Params, batch: Batch
+) -> Array:
+  """h(x), from the cache where the batch carries it."""
+  if "teacher_logits" in batch:
+    return batch["teacher_logits"]
+  label = lambda arrays, x: parts.teacher.label(arrays, x).logits
+  logits = parts.per_example(label)(frozen, batch["image"])
+  return jax.lax.stop_gradient(logits)
+
+
+def make_neighbours(
+    parts: Parts,
+    neighbours: Neighbours,
+    params: Params,
+    model_state: ModelState,
+    frozen: Params,
+    batch: Batch,
+    rng: Array,
+    step: Array,
+    *,
+    number: int = 1,
+) -> Shown:
+  """New examples for the student, constants to its gradient.
+
+  Args:
+    parts: see `Parts`.
+    neighbours: where they come from.
+    params: the student's parameters, read by gradient exploration.
+    model_state: the student's batch statistics.
+    frozen: the teacher's arrays.
+    batch: see the module docstring.
+    rng: a key.
+    step: updates done, for schedules.
+    number: new examples per start point.
+  """
+  starts = start_points(batch, rng, number, neighbours.needs_partner)
+  context = Context(params, model_state, frozen, step)
+  # Stopping on the way in keeps the outer gradient from being traced through
+  # the exploration at all.
+  context, starts = jax.lax.stop_gradient((context, starts))
+  shown = parts.per_example(neighbours.make)(context, starts)
+  return jax.lax.stop_gradient(shown)
+
+
+def guided(
+    parts: Parts,
+    weights: Weights,
+    neighbours: Neighbours | None = None,
+    *,
+    num_generated: int = 1,
+) -> LossFn:
+  """The loss of the module docstring.
+
+  Args:
+    parts: see `Parts`.
+    weights: of the three terms.
+    neighbours: where generated examples come from; needed unless
+      `weights.generated` is zero.
+    num_generated: generated examples per start point, >= 1.
+  """
+  if num_generated < 1:
+    raise ValueError(f"num_generated must be >= 1, got {num_generated}")
+
+  def loss(params, model_state, frozen, batch, rng, step):
+    x, mask = batch["image"], batch.get("mask")
+    size = x.shape[0]
+    inputs, shown = x, None
+    if weights.generated:
+      shown = make_neighbours(
+          parts,
+          neighbours,
+          params["student"],
+          model_state["student"],
+          frozen,
+          batch,
+          rng_lib.stream(rng, "explore"),
+          step,
+          number=num_generated,
+      )
+      # One forward pass over both halves is cheaper than two.
+      inputs = jnp.concatenate([x, shown.image])
+    outputs, student_state = parts.student.apply(
+        params["student"],
+        model_state["student"],
+        inputs,
+        train=True,
+        rng=rng_lib.stream(rng, "dropout"),
+    )
+    logits, generated_logits = outputs.logits[:size], outputs.logits[size:]
+
+    total, metrics = jnp.zeros(()), {}
+    if weights.label:
+      values = parts.label_loss(logits, batch["label"])
+      total += weights.label * weighted_mean(values, mask)
+      metrics["loss/label"] = metrics_lib.mean(values, mask)
+    if weights.distill:
+      values = parts.distance(logits, _teacher_logits(parts, frozen, batch))
+      total += weights.distill * weighted_mean(values, mask)
+      metrics["loss/distill"] = metrics_lib.mean(values, mask)
+    if shown is not None:
+      values = parts.generated_distance(generated_logits, shown.targets)
+      total += weights.generated * weighted_mean(shown.weight * values)
+      metrics["loss/generated"] = metrics_lib.mean(values)
+      metrics |= _explore_metrics(batch, shown, num_generated)
+    metrics["train/accuracy"] = metrics_lib.mean(
+        (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
+    )
+    return total, Aux(metrics, {**model_state, "student": student_state})
+
+  return loss
+
+
+def _explore_metrics(batch: Batch, shown: Shown, number: int) -> Metrics:
+  labels = jnp.repeat(batch.get("starts", batch)["label"], number, axis=0)
+  kept = jnp.argmax(shown.targets, -1) == labels
+  return {
+      "explore/step": metrics_lib.mean(shown.moved),
+      "explore/label_kept": metrics_lib.mean(kept.astype(jnp.float32)),
+      "explore/weight": metrics_lib.mean(shown.weight),
+  }
+
+
+def supervised(parts: Parts) -> LossFn:
+  """Labels only."""
+  return guided(parts, Weights(1.0, 0.0, 0.0))
+
+
+def kd(
+    parts: Parts, *, weights: Mapping[str, float] | None = None
+) -> LossFn:
+  """Distillation on the real examples (Hinton et al. 2015)."""
+  return guided(parts, _weights(weights)._replace(generated=0.0))
+
+
+def tgt(
+    parts: Parts,
+    *,
+    weights: Mapping[str, float] | None = None,
+    num_generated: int = 1,
+) -> LossFn:
+  """Teacher-guided training with `parts.exploration` (arXiv 2208.06825).
+
+  Args:
+    parts: see `Parts`.
+    weights: "label", "distill", "generated"; 1 each where not given.
+    num_generated: new examples per start point.
+  """
+  return guided(
+      parts,
+      _weights(weights),
+      neighbours_lib.explored(parts),
+      num_generated=num_generated,
+  )
+
+
+def mixup_kd(
+    parts: Parts,
+    *,
+    weights: Mapping[str, float] | None = None,
+    alpha: float = 1.0,
+    num_generated: int = 1,
+) -> LossFn:
+  """Distillation also on mixed inputs, labelled by the teacher.
+
+  Args:
+    parts: see `Parts`.
+    weights: as for `tgt`.
+    alpha: Beta parameter of the mixing share; 1 draws it uniformly.
+    num_generated: new examples per start point.
+
+  References:
+    Zhang et al., mixup, 2018, arXiv 1710.09412; as a distillation set Beyer
+    et al., Knowledge distillation: a good teacher is patient and consistent,
+    2022, arXiv 2106.05237.
+  """
+  made = neighbours_lib.input_mixup(parts, alpha)
+  return guided(parts, _weights(weights), made, num_generated=num_generated)
+
+
+def noise_kd(
+    parts: Parts,
+    *,
+    weights: Mapping[str, float] | None = None,
+    sigma: float = 0.1,
+    num_generated: int = 1,
+) -> LossFn:
+  """Distillation also on inputs with pixel noise, labelled by the teacher.
+
+  Args:
+    parts: see `Parts`.
+    weights: as for `tgt`.
+    sigma: standard deviation of the noise; pixels are in [0, 1].
+    num_generated: new examples per start point.
+  """
+  made = neighbours_lib.input_noise(parts, sigma)
+  return guided(parts, _weights(weights), made, num_generated=num_generated)
+
+
+def unlabelled_kd(
+    parts: Parts, *, weights: Mapping[str, float] | None = None
+) -> LossFn:
+  """Distillation also on the start points as they are.
+
+  With start points drawn from a larger unlabelled set this is what one would
+  do if the generator's training data were at hand.
+  """
+  return guided(parts, _weights(weights), neighbours_lib.unchanged(parts))
+
+
+def uda(
+    parts: Parts,
+    *,
+    weights: Mapping[str, float] | None = None,
+    shift: int = 2,
+    sigma: float = 0.1,
+    sharpen: float = 0.4,
+    confidence: float = 0.6,
+) -> LossFn:
+  """Labels plus consistency under jitter; no teacher (arXiv 1904.12848).
+
+  Args:
+    parts: see `Parts`.
+    weights: "label" and "generated" (the consistency term); "distill" is off
+      unless given.
+    shift: largest translation, pixels.
+    sigma: standard deviation of pixel noise.
+    sharpen: temperature of the targets.
+    confidence: targets less sure than this are left out.
+  """
+  made = neighbours_lib.consistency(
+      parts, shift=shift, sigma=sigma, sharpen=sharpen, confidence=confidence
+  )
+  return guided(parts, _weights({"distill": 0.0, **(weights or {})}), made)
+
+
+METHODS: dict[str, Callable[..., LossFn]] = {
+    "supervised": supervised,
+    "kd": kd,
+    "tgt": tgt,
+    "mixup_kd": mixup_kd,
+    "noise_kd": noise_kd,
+    "unlabelled_kd": unlabelled_kd,
+    "uda": uda,
+}

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a student's extra examples come from.
+
+Every method that shows the student more than the real batch differs in one
+function only: from start points (real examples) to new inputs with targets.
+Teacher-guided exploration is one such function, input mixup another. They all
+treat examples independently and so run on any split of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax import checks
+from tgt_jax.exploration import geometry
+from tgt_jax.methods.parts import Parts
+from tgt_jax.types import Array
+
+
+class Context(NamedTuple):
+  """What is the same for all examples.
+
+  Attributes:
+    params: the student's parameters.
+    state: the student's batch statistics.
+    frozen: the teacher's arrays.
+    step: updates done so far.
+  """
+
+  params: Any
+  state: Any
+  frozen: Any
+  step: Array
+
+
+class Starts(NamedTuple):
+  """Start points, one per new example.
+
+  Attributes:
+    image: [M, ...].
+    rng: keys, [M].
+    latent: cached Enc(image), [M, ...], or `None`.
+    partner_image: images of other examples, or `None`.
+    partner_latent: their latents, or `None`.
+  """
+
+  image: Array
+  rng: Array
+  latent: Array | None = None
+  partner_image: Array | None = None
+  partner_latent: Array | None = None
+
+
+class Shown(NamedTuple):
+  """New examples for the student.
+
+  Attributes:
+    image: [M, ...].
+    targets: logits to imitate there, [M, K].
+    weight: weight of each example, [M].
+    moved: how far each start point was moved (RMS, in the space it was moved
+      in), [M].
+  """
+
+  image: Array
+  targets: Array
+  weight: Array
+  moved: Array
+
+
+class Neighbours(NamedTuple):
+  """A way to make examples.
+
+  Attributes:
+    make: `(Context, Starts) -> Shown`.
+    needs_partner: whether `Starts.partner_*` are read.
+  """
+
+  make: Callable[[Context, Starts], Shown]
+  needs_partner: bool = False
+
+
+def disagreement_field(parts: Parts, context: Context) -> Callable:
+  """The field z -> distance(student(Dec z), h(Dec z)), [M, ...] to [M].
+
+  The student is in evaluation mode: with batch statistics in training mode
+  the examples of a batch would not be independent.
+  """
+  teacher = parts.teacher
+
+  def disagreement(z: Array) -> Array:
+    x = teacher.decode(context.frozen, z)
+    outputs, _ = parts.student.apply(
+        context.params, context.state, x, train=False
+    )
+    targets = teacher.label(context.frozen, x).logits
+    return parts.disagreement(outputs.logits, targets)
+
+  return disagreement
+
+
+class Trace(NamedTuple):
+  """One exploration seen from both ends; leaves are [M, ...].
+
+  Attributes:
+    z: latents before and after.
+    image: Dec(z) before and after.
+    student: the student's logits there.
+    teacher: the teacher's.
+    disagreement: between the two, [M].
+  """
+
+  z: tuple[Array, Array]
+  image: tuple[Array, Array]
+  student: tuple[Array, Array]
+  teacher: tuple[Array, Array]
+  disagreement: tuple[Array, Array]
+
+
+def _move(
+    parts: Parts, context: Context, starts: Starts
+) -> tuple[Array, Array]:
+  """Latents before and after `parts.exploration`."""
+
+  def latent(image, cached):
+    if cached is not None:
+      return cached
+    return parts.teacher.encode(context.frozen, image)
+
+  z = latent(starts.image, starts.latent)
+  partner = None
+  if parts.exploration.needs_partner:
+    partner = latent(starts.partner_image, starts.partner_latent)
+  moved = parts.exploration.explore(
+      z,
+      starts.rng,
+      disagreement_field(parts, context),
+      step=context.step,
+      partner=partner,
+  )
+  return z, moved
+
+
+def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
+  """Explores and looks at both ends, for diagnostics and pictures.
+
+  It costs two forward passes more than exploring alone, so training does not
+  call it.
+  """
+
+  def look(z):
+    x = parts.teacher.decode(context.frozen, z)
+    student, _ = parts.student.apply(
+        context.params, context.state, x, train=False
+    )
+    teacher = parts.teacher.label(context.frozen, x).logits
+    return x, student.logits, teacher
+
+  ends = _move(parts, context, starts)
+  images, student, teacher = zip(*map(look, ends), strict=True)
+  distance = tuple(map(parts.disagreement, student, teacher))
+  return Trace(ends, images, student, teacher, distance)
+
+
+def explored(parts: Parts) -> Neighbours:
+  """Moves latents, decodes them and asks the labeler (TGT)."""
+  teacher = parts.teacher
+
+  def make(context: Context, starts: Starts) -> Shown:
+    z, moved = _move(parts, context, starts)
+    x = teacher.render(context.frozen, teacher.decode(context.frozen, moved))
+    targets = teacher.label(context.frozen, x).logits
+    return Shown(x, targets, jnp.ones(x.shape[0]), geometry.rms(moved - z))
+
+  return Neighbours(make, parts.exploration.needs_partner)
+
+
+def unchanged(parts: Parts) -> Neighbours:
+  """Shows the start points as they are (distillation on unlabelled data)."""
+  return _labelled_inputs(parts, lambda starts: starts.image)
+
+
+def input_mixup(parts: Parts, alpha: float) -> Neighbours:
+  """Convex combinations of two inputs, labelled by the teacher.
+
+  Args:
+    parts: see `Parts`.
+    alpha: the share is drawn from Beta(alpha, alpha), alpha > 0.
+  """
+  checks.positive(alpha=alpha)
+
+  def mix(starts: Starts) -> Array:
+    draw = lambda key: jax.random.beta(key, alpha, alpha)
+    share = geometry.expand(jax.vmap(draw)(starts.rng), starts.image)
+    return starts.image + share * (starts.partner_image - starts.image)
+
+  return _labelled_inputs(parts, mix, needs_partner=True)
+
+
+def input_noise(parts: Parts, sigma: float) -> Neighbours:
+  """Gaussian noise on the pixels, labelled by the teacher."""
+  checks.non_negative(sigma=sigma)
+
+  def noisy(starts: Starts) -> Array:
+    noise = geometry.gaussian(starts.rng, starts.image)
+    return jnp.clip(starts.image + sigma * noise, 0.0, 1.0)
+
+  return _labelled_inputs(parts, noisy)
+
+
+def consistency(
+    parts: Parts,
+    *,
+    shift: int,
+    sigma: float,
+    sharpen: float,
+    confidence: float,
+) -> Neighbours:
+  """Jittered inputs with the student's own prediction as the target (UDA).
+
+  Args:
+    parts: see `Parts`; the teacher is not used.
+    shift: largest translation in pixels, >= 0.
+    sigma: standard deviation of pixel noise, >= 0.
+    sharpen: temperature that divides the target's logits, > 0.
+    confidence: examples whose target's largest probability is below this are
+      given weight zero, in [0, 1].
+
+  References:
+    Xie et al., Unsupervised Data Augmentation, 2019, arXiv 1904.12848.
+    [deviation] jitter instead of RandAugment: it runs inside the step.
+  """
+  checks.positive(sharpen=sharpen)
+  checks.non_negative(shift=shift, sigma=sigma)
+  checks.in_range(0.0, 1.0, confidence=confidence)
+
+  def make(context: Context, starts: Starts) -> Shown:
+    outputs, _ = parts.student.apply(
+        context.params, context.state, starts.image, train=False
+    )
+    probs = jax.nn.softmax(outputs.logits)
+    jitter = lambda key, image: _jitter(key, image, shift, sigma)
+    x = jax.vmap(jitter)(starts.rng, starts.image)
+    return Shown(
+        image=x,
+        targets=outputs.logits / sharpen,
+        weight=(jnp.max(probs, -1) >= confidence).astype(jnp.float32),
+        moved=geometry.rms(x - starts.image),
+    )
+
+  return Neighbours(make)
+
+
+def _jitter(key: Array, image: Array, shift: int, sigma: float) -> Array:
+  """Shifts one image [H, W, C] by up to `shift` pixels and adds noise."""
+  where, how_much = jax.random.split(key)
+  padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+  row, column = jax.random.randint(where, (2,), 0, 2 * shift + 1)
+  moved = jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+  noise = jax.random.normal(how_much, image.shape, image.dtype)
+  return jnp.clip(moved + sigma * noise, 0.0, 1.0)
+
+
+def _labelled_inputs(
+    parts: Parts,
+    transform: Callable[[Starts], Array],
+    needs_partner: bool = False,
+) -> Neighbours:
+  """Inputs made without a generator, labelled by the teacher."""
+
+  def make(context: Context, starts: Starts) -> Shown:
+    x = transform(starts)
+    targets = parts.teacher.label(context.frozen, x).logits
+    moved = geometry.rms(x - starts.image)
+    return Shown(x, targets, jnp.ones(x.shape[0]), moved)
+
+  return Neighbours(make, needs_partner)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that classify: students and labelers.
+
+A factory takes plain keyword arguments and returns a `Network`: two pure
+functions over parameters and a model state. Inputs are images in [0, 1];
+each network normalises them itself.
+"""
+
+from __future__ import annotations
+
+from tgt_jax.models.cnn import cnn
+from tgt_jax.models.mlp import mlp
+from tgt_jax.models.network import as_network, has_convolution, parameter_count
+from tgt_jax.models.resnet import resnet, resnet20, resnet32
+
+MODELS = {
+  "mlp": mlp,
+  "cnn": cnn,
+  "resnet": resnet,
+  "resnet20": resnet20,
+  "resnet32": resnet32,
+}
+
+__all__ = [
+  "MODELS",
+  "as_network",
+  "cnn",
+  "has_convolution",
+  "mlp",
+  "parameter_count",
+  "resnet",
+  "resnet20",
+  "resnet32",
+]

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The building blocks whose form decides the speed of a network.
+
+Convolutions, pooling and normalisation of every network of this sub-package
+go through this file, so that a faster form of one of them is written once.
+Images are [B, H, W, C]. Functions that create parameters are called inside a
+compact flax method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tgt_jax import checks
+from tgt_jax.types import Array
+
+# Compute dtypes; parameters are float32 whatever is chosen. float64 is for
+# verification and needs jax_enable_x64.
+DTYPES = ("bfloat16", "float32", "float64")
+
+# Variance 2 / fan_in keeps the scale of activations through a ReLU.
+he_normal = nn.initializers.he_normal()
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+  """Returns the dtype of that name.
+
+  Raises:
+    ValueError: not one of `DTYPES`, or float64 while JAX has it disabled.
+  """
+  checks.one_of(DTYPES, dtype=name)
+  if name == "float64" and jnp.zeros(()).dtype != 0:
+    raise ValueError(
+      "dtype 'float64' needs jax_enable_x64; set it or choose 'float32'"
+    )
+  return jnp.dtype(name)
+
+
+def at_least_float32(x: Array) -> Array:
+  """Returns `x` in float32, or in its own dtype where that is wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def constants(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
+  """Returns a scalar or per-channel constant as a hashable tuple.
+
+  Raises:
+    ValueError: no value, or one that is not a number.
+  """
+  try:
+    values = tuple(np.ravel(np.asarray(value, np.float64)).tolist())
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"{name}: expected a number or one per channel, got {value!r}"
+    ) from error
+  if not values:
+    raise ValueError(f"{name}: expected a number or one per channel, got none")
+  return values
+
+
+def standardize(
+  x: Array,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  dtype: jnp.dtype,
+) -> Array:
+  """Returns `(x - mean) / std` in `dtype`, computed in at least float32.
+
+  Args:
+    x: floating point, shape [B, ..., C].
+    mean: one value, or C of them.
+    std: one value, or C of them.
+    dtype: of the result.
+
+  Raises:
+    TypeError: `x` is not floating point (integer pixels 0..255, mostly).
+    ValueError: the number of constants is neither 1 nor C.
+  """
+  checks.floating(x=x)
+  for name, values in (("mean", mean), ("std", std)):
+    if len(values) not in (1, x.shape[-1]):
+      raise ValueError(
+        f"{name}: expected 1 value or one per channel ({x.shape[-1]}),"
+        f" got {len(values)}"
+      )
+
+  x = at_least_float32(x)
+  shape = (1,) * (x.ndim - 1) + (-1,)
+  shift = jnp.asarray(mean, x.dtype).reshape(shape)
+  scale = jnp.asarray(std, x.dtype).reshape(shape)
+  return ((x - shift) / scale).astype(dtype)
+
+
+def max_pool(x: Array, window: int = 2) -> Array:
+  """Returns the maximum over windows that do not overlap.
+
+  Equal to `nn.max_pool` with stride `window` and padding VALID: rows and
+  columns that do not fill a window are dropped. Written as reshape-and-max
+  because XLA's select-and-scatter, the gradient of `nn.max_pool`, is slow on
+  a CPU. Where values tie for the maximum the gradient is shared among them
+  (`nn.max_pool` gives it to the first).
+
+  Args:
+    x: shape [B, H, W, C].
+    window: side of the window.
+
+  Returns:
+    Shape [B, H // window, W // window, C].
+
+  Raises:
+    ValueError: the image is smaller than one window.
+  """
+  checks.rank(4, x=x)
+  batch, height, width, channels = x.shape
+  rows, columns = height // window, width // window
+  if not rows or not columns:
+    raise ValueError(
+      f"cannot pool {height}x{width} by {window}x{window}: use fewer pooling"
+      " stages or larger images"
+    )
+
+  x = x[:, : rows * window, : columns * window, :]
+  x = x.reshape(batch, rows, window, columns, window, channels)
+  return x.max(axis=(2, 4))
+
+
+def global_mean(x: Array) -> Array:
+  """Returns the mean over height and width, [B, H, W, C] to [B, C]."""
+  return at_least_float32(x).mean(axis=(1, 2))
+
+
+def convolve(
+  x: Array,
+  kernel: Array,
+  strides: Sequence[int],
+  padding: Sequence[tuple[int, int]],
+  **kwargs: Any,
+) -> Array:
+  """Returns `lax.conv_general_dilated` for 3x3 kernels that keep the size.
+
+  Where an image has fewer pixels than the kernel, XLA swaps the two and turns
+  the kernel round; on a CPU that takes its slow path (measured: ten times the
+  time at 2x2 pixels). There the convolution is one matrix product instead.
+
+  Args:
+    x: shape [B, H, W, C].
+    kernel: shape [3, 3, C, F].
+    strides: (1, 1) for the matrix product; anything else is handed on.
+    padding: one pixel on every side for the matrix product.
+    **kwargs: handed on.
+  """
+  height, width = x.shape[1:3]
+  same = tuple(strides) == (1, 1) and list(padding) == [(1, 1), (1, 1)]
+  if height * width >= 9 or not same:
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  shifted = [
+    padded[:, i : i + height, j : j + width, :]
+    for i in range(3)
+    for j in range(3)
+  ]
+  return jnp.concatenate(shifted, -1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def conv3x3(
+  x: Array,
+  features: int,
+  *,
+  strides: int = 1,
+  use_bias: bool = True,
+  dtype: jnp.dtype,
+  name: str,
+) -> Array:
+  """Returns a 3x3 convolution of `x` [B, H, W, C], zero-padded by one.
+
+  The padding is one on every side for any stride, as PyTorch and the papers
+  of the residual networks have it ("SAME" would pad a strided convolution of
+  an even size on one side only).
+  """
+  return nn.Conv(
+    features,
+    (3, 3),
+    strides=strides,
+    padding=1,
+    use_bias=use_bias,
+    dtype=dtype,
+    kernel_init=he_normal,
+    conv_general_dilated=convolve,
+    name=name,
+  )(x)
+
+
+def batch_norm(
+  x: Array, *, train: bool, momentum: float, dtype: jnp.dtype, name: str
+) -> Array:
+  """Returns batch normalisation of `x` over all but its last axis.
+
+  Statistics are computed in at least float32. They are those of the whole
+  array: under `jit` over a sharded batch, of the global batch.
+  """
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=momentum,
+    epsilon=1e-5,
+    dtype=dtype,
+    name=name,
+  )(x)
+
+
+def dense(
+  x: Array,
+  features: int,
+  *,
+  dtype: jnp.dtype,
+  name: str,
+  kernel_init: Callable = he_normal,
+) -> Array:
+  """Returns an affine map of the last axis of `x`."""
+  return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)(x)
+
+
+def head(embedding: Array, num_classes: int) -> Array:
+  """Returns logits [B, K] of an embedding [B, D], in at least float32."""
+  embedding = at_least_float32(embedding)
+  return dense(
+    embedding,
+    num_classes,
+    dtype=embedding.dtype,
+    kernel_init=nn.initializers.lecun_normal(),
+    name="head",
+  )

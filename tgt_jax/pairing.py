@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When two sets of results may be compared, and what the comparison says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tgt_jax.results import ArmResult, Results
+
+CONFIDENCE = 0.95
+
+
+class Run(NamedTuple):
+  """A run and what it is called in the table."""
+
+  name: str
+  path: pathlib.Path
+  results: Results
+
+
+class Difference(NamedTuple):
+  """A paired difference over the seeds that two arms share.
+
+  Attributes:
+    mean: of arm minus baseline.
+    low: lower end of the t-interval; NaN with fewer than two pairs.
+    high: upper end.
+    seeds: the shared seeds with a value on both sides.
+  """
+
+  mean: float
+  low: float
+  high: float
+  seeds: tuple[int, ...]
+
+
+def differing(first: Results, second: Results) -> list[str]:
+  """Returns in what two runs differ that makes their numbers incomparable."""
+  found = []
+  for key in ("data", "teacher"):
+    ours, theirs = first.fingerprints.get(key), second.fingerprints.get(key)
+    if ours != theirs:
+      found.append(f"{key} ({theirs} against {ours})")
+  ours, theirs = first.splits.get("eval"), second.splits.get("eval")
+  if ours != theirs:
+    found.append(f"evaluation split ({theirs!r} against {ours!r})")
+  return found
+
+
+def paired_difference(
+  values: Mapping[int, float | None],
+  baseline: Mapping[int, float | None],
+  *,
+  confidence: float = CONFIDENCE,
+) -> Difference | None:
+  """Returns the mean difference over shared seeds with its t-interval.
+
+  Args:
+    values: seed to value; None where there is none.
+    baseline: seed to value.
+    confidence: probability of the interval, in (0, 1).
+
+  Returns:
+    None when no seed has a value on both sides. The interval is
+    mean ± t(n - 1) * sd / sqrt(n) over n pairs.
+  """
+  from scipy import stats
+
+  seeds = tuple(
+    seed
+    for seed, value in sorted(values.items())
+    if value is not None and baseline.get(seed) is not None
+  )
+  if not seeds:
+    return None
+  pairs = np.array([(values[s], baseline[s]) for s in seeds], np.float64)
+  differences = pairs[:, 0] - pairs[:, 1]
+  mean, half = float(differences.mean()), math.nan
+  if len(seeds) > 1:
+    quantile = stats.t.ppf(0.5 + confidence / 2, len(seeds) - 1)
+    half = float(quantile * differences.std(ddof=1) / math.sqrt(len(seeds)))
+  return Difference(mean, mean - half, mean + half, seeds)
+
+
+def pool(runs: Sequence[Run]) -> Run:
+  """Returns runs that differ in nothing but seeds as one run.
+
+  Raises:
+    ValueError: runs that are not comparable, arms that differ in steps or
+      size, or a seed that an arm has twice.
+  """
+  first = runs[0].results
+  arms: dict[str, ArmResult] = {}
+  for run in runs:
+    if different := differing(first, run.results):
+      raise ValueError(
+        f"{run.name} cannot be pooled with {runs[0].name}: it differs in"
+        f" {', '.join(different)}"
+      )
+    for arm in run.results.arms:
+      arms[arm.name] = _pool_arm(arms.get(arm.name), arm, run.name)
+  results = dataclasses.replace(first, arms=list(arms.values()))
+  return Run(f"{len(runs)} runs", runs[0].path, results)
+
+
+def _pool_arm(known: ArmResult | None, arm: ArmResult, run: str) -> ArmResult:
+  if known is None:
+    return arm
+  for field in ("method", "steps", "parameters", "reference"):
+    if getattr(known, field) != getattr(arm, field):
+      raise ValueError(
+        f"{run}: arm {arm.name!r} cannot be pooled, its {field} is"
+        f" {getattr(arm, field)!r} and not {getattr(known, field)!r}"
+      )
+  twice = {s.seed for s in known.seeds} & {s.seed for s in arm.seeds}
+  if twice:
+    raise ValueError(
+      f"{run}: arm {arm.name!r} cannot be pooled, another run has seed"
+      f" {min(twice)} too; leave one of them out"
+    )
+  return dataclasses.replace(known, seeds=[*known.seeds, *arm.seeds])

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a name in a config to a function, with errors that help.
+
+Every family of choices is one plain dict next to its functions. A name of the
+form ``package.module:function`` leaves the dict and imports, so that a user
+extends the library from a file or a notebook module without touching it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def _nearest(name: str, choices: list[str]) -> str:
+  near = difflib.get_close_matches(name, choices, n=1)
+  return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def resolve(table: Mapping[str, Callable], name: str, *, family: str) -> Callable:
+  """Returns the function that `name` stands for.
+
+  Args:
+    table: names to functions.
+    name: a key of `table`, or `"package.module:function"`.
+    family: what the table holds, for the error message.
+
+  Raises:
+    ValueError: unknown name; lists the choices and the nearest one.
+  """
+  if name in table:
+    return table[name]
+  module_name, colon, attribute = name.partition(":")
+  if colon:
+    try:
+      return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+      raise ValueError(
+          f"{family} {name!r} cannot be imported: {error}. Expected"
+          " 'package.module:function' on the Python path."
+      ) from error
+  raise ValueError(
+      f"unknown {family} {name!r}; choose from {', '.join(sorted(table))} or"
+      f" 'package.module:function'.{_nearest(name, list(table))}"
+  )
+
+
+def check_arguments(
+    function: Callable, kwargs: Mapping[str, Any], *, what: str
+) -> None:
+  """Raises `ValueError` unless `function` takes every key of `kwargs`."""
+  parameters = inspect.signature(function).parameters.values()
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return
+  accepted = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY]
+  for key in kwargs:
+    if key not in accepted:
+      raise ValueError(
+          f"{what} takes no {key!r}; it takes {', '.join(sorted(accepted))}."
+          f"{_nearest(key, accepted)}"
+      )
+
+
+def build(
+    table: Mapping[str, Callable],
+    spec: Mapping[str, Any],
+    *,
+    family: str,
+    **arguments: Any,
+) -> Any:
+  """Calls the factory that `spec["name"]` names with the spec's other keys.
+
+  Args:
+    table: names to factories.
+    spec: `{"name": ..., **keyword_arguments}`.
+    family: what the table holds, for error messages.
+    **arguments: further arguments that do not come from a config.
+
+  Raises:
+    ValueError: no or unknown name, or a key that the factory does not take.
+  """
+  kwargs = dict(spec)
+  if "name" not in kwargs:
+    raise ValueError(f"a {family} needs a 'name'; got {kwargs}")
+  name = kwargs.pop("name")
+  factory = resolve(table, name, family=family)
+  check_arguments(factory, kwargs, what=f"{family} {name!r}")
+  return factory(**arguments, **kwargs)

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""What a run found: `results.json`, its schema, and its table.
+
+The file is strict JSON of this form (`…` stands for more of the same):
+
+  {
+    "schema": 1,
+    "title": "Digits, long-tailed",
+    "main_arm": "tgt_gradient",        // whose first seed is student.*
+    "selection": "last step",          // which step was evaluated: never the
+                                       // best one on the evaluation split
+    "splits": {"train": "…", "eval": "…"},           // what they are, in words
+    "class_names": ["0", …],           // K strings
+    "class_counts": [150, …],          // K training counts
+    "groups": ["many", "medium", …],   // K strings: "many", "medium", "few"
+    "fingerprints": {"config": "…", "data": "…", "teacher": "…"},
+    "versions": {"tgt_jax": "…", "jax": "…", …},
+    "hardware": "2 x CPU, …",
+    "command": "python -m tgt_jax.main …",
+    "teacher": {"description": "…", "parameters": 1, "metrics": {…},
+                "per_class": […]},                               // or null
+    "arms": [
+      {
+        "name": "tgt_gradient", "method": "TGT, gradient ascent, …",
+        "parameters": 9610, "steps": 1500, "ms_per_step": 4.2,
+        "wall_seconds": 8.1, "reference": false,
+        "seeds": [{"seed": 0, "metrics": {"balanced": 0.91, …},
+                   "per_class": [0.99, …]}, …]
+      }, …
+    ]
+  }
+
+Metrics are fractions in [0, 1] (`accuracy`, `balanced`, `many`, `medium`,
+`few`, `agreement`, `ece`) or nats (`nll`); others may stand beside them.
+`null` stands for what is not defined: a group without classes, a diverged
+seed. `ms_per_step` and `wall_seconds` are of one seed; seeds that were trained
+as one program share them out evenly. `reference` marks an arm that uses what
+the others do not have, so that it does not compete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tgt_jax import files, tables
+
+SCHEMA = 1
+FILENAME = "results.json"
+COLUMNS = ("balanced", "many", "medium", "few", "agreement")
+
+_PERCENT = frozenset(
+  {
+    "accuracy",
+    "balanced",
+    "many",
+    "medium",
+    "few",
+    "agreement",
+    "ece",
+  }
+)
+_LOWER_IS_BETTER = frozenset({"nll", "ece"})
+_PACKAGES = ("tgt_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedResult:
+  """One student at its last step.
+
+  Attributes:
+    seed: the seed.
+    metrics: name to value; see the module's docstring for units.
+    per_class: accuracy per class, or empty.
+  """
+
+  seed: int
+  metrics: Mapping[str, float | None]
+  per_class: Sequence[float | None] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmResult:
+  """The students of one arm.
+
+  Attributes:
+    name: the arm's name in the config.
+    method: what it is, in words.
+    parameters: the student's trainable numbers.
+    steps: training steps.
+    ms_per_step: milliseconds per step, without compilation and evaluation.
+    wall_seconds: seconds for one seed, all included.
+    seeds: one entry per seed.
+    reference: whether it uses what the other arms do not have.
+  """
+
+  name: str
+  method: str
+  parameters: int
+  steps: int
+  ms_per_step: float | None
+  wall_seconds: float | None
+  seeds: Sequence[SeedResult]
+  reference: bool = False
+
+  def values(self, metric: str) -> dict[int, float | None]:
+    """Returns `{seed: value}`; None where it is not defined."""
+    return {s.seed: _finite(s.metrics.get(metric)) for s in self.seeds}
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherResult:
+  """The labeler on the evaluation split, and what else is known of it."""
+
+  description: str
+  parameters: int | None
+  metrics: Mapping[str, float | None]
+  per_class: Sequence[float | None] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """Everything in `results.json`; see the module's docstring."""
+
+  title: str
+  main_arm: str
+  splits: Mapping[str, str]
+  class_names: Sequence[str]
+  class_counts: Sequence[int]
+  fingerprints: Mapping[str, str]
+  arms: Sequence[ArmResult]
+  teacher: TeacherResult | None = None
+  groups: Sequence[str] = ()
+  selection: str = "last step"
+  versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  hardware: str = ""
+  command: str = ""
+
+  def arm(self, name: str) -> ArmResult:
+    """Returns the arm of that name.
+
+    Raises:
+      ValueError: no such arm; lists the arms.
+    """
+    for arm in self.arms:
+      if arm.name == name:
+        return arm
+    names = ", ".join(arm.name for arm in self.arms)
+    raise ValueError(f"no arm {name!r}; the run has {names}")
+
+
+class Spread(NamedTuple):
+  """Mean and sample standard deviation (n - 1) over seeds.
+
+  Attributes:
+    mean: over the seeds that have a value; NaN if none has.
+    sd: NaN with fewer than two.
+    valid: how many have a value.
+    missing: how many have none.
+  """
+
+  mean: float
+  sd: float
+  valid: int
+  missing: int
+
+
+def _finite(value: Any) -> float | None:
+  return None if value is None or not math.isfinite(value) else float(value)
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+  """Returns mean and sd of what is there, and how much is not."""
+  there = [v for v in map(_finite, values) if v is not None]
+  mean = statistics.fmean(there) if there else math.nan
+  sd = statistics.stdev(there) if len(there) > 1 else math.nan
+  return Spread(mean, sd, len(there), len(values) - len(there))
+
+
+def format_value(metric: str, value: float | None) -> str:
+  """Returns one value in the unit of its metric, or a dash."""
+  if value is None or not math.isfinite(value):
+    return "–"
+  return f"{100 * value:.1f}" if metric in _PERCENT else f"{value:.3f}"
+
+
+def format_spread(metric: str, values: Sequence[float | None]) -> str:
+  """Returns `mean ± sd`; a seed without a value is counted in words."""
+  found = spread(values)
+  text = format_value(metric, found.mean)
+  if not math.isnan(found.sd):
+    text += f" ± {format_value(metric, found.sd)}"
+  if found.valid and found.missing:
+    text += f" ({found.missing} failed)"
+  return text
+
+
+def label(metric: str) -> str:
+  """Returns a column's heading, with its unit."""
+  return f"{metric} %" if metric in _PERCENT else metric
+
+
+def lower_is_better(metric: str) -> bool:
+  """Returns whether a smaller value is a better one."""
+  return metric in _LOWER_IS_BETTER
+
+
+def _best(
+  arms: Sequence[ArmResult], columns: Sequence[str]
+) -> frozenset[tuple[int, int]]:
+  """Returns the cells with the best mean of each metric."""
+  best = set()
+  for column, metric in enumerate(columns, 1):
+    means = {
+      row: spread(list(arm.values(metric).values())).mean
+      for row, arm in enumerate(arms)
+      if not arm.reference
+    }
+    means = {row: mean for row, mean in means.items() if not math.isnan(mean)}
+    if len(set(means.values())) > 1:  # Not where all are equal.
+      pick = min if lower_is_better(metric) else max
+      top = pick(means.values())
+      best |= {(row, column) for row, mean in means.items() if mean == top}
+  return frozenset(best)
+
+
+def results_table(
+  results: Results, *, columns: Sequence[str] = COLUMNS
+) -> tables.Table:
+  """Returns the table: arms, then reference arms, then the teacher."""
+  arms = sorted(results.arms, key=lambda arm: arm.reference)
+  rows, rules = [], []
+  for number, arm in enumerate(arms):
+    if arm.reference and not any(a.reference for a in arms[:number]):
+      rules.append(number)
+    cells = [format_spread(m, list(arm.values(m).values())) for m in columns]
+    ms = "–" if arm.ms_per_step is None else f"{arm.ms_per_step:.2f}"
+    name = arm.name + (" (reference)" if arm.reference else "")
+    rows.append([name, *cells, f"{arm.parameters:,}", ms])
+  if results.teacher is not None:
+    rules.append(len(rows))
+    teacher = results.teacher
+    cells = [format_value(m, teacher.metrics.get(m)) for m in columns]
+    size = "–" if teacher.parameters is None else f"{teacher.parameters:,}"
+    rows.append(["teacher", *cells, size, "–"])
+  header = ["arm", *map(label, columns), "parameters", "ms/step"]
+  best = _best(arms, columns)
+  return tables.Table(
+    header, rows, rules=rules, best=best, notes=_notes(results, bool(best))
+  )
+
+
+def _notes(results: Results, starred: bool) -> list[str]:
+  """Returns what the numbers are: seeds, step, split."""
+  counts = sorted({len(arm.seeds) for arm in results.arms}) or [0]
+  steps = sorted({arm.steps for arm in results.arms}) or [0]
+  several = counts[-1] > 1
+  notes = [
+    (
+      f"{'Mean ± sd over' if several else 'From'} {_range(counts)}"
+      f" seed{'s' if several else ''}, {results.selection} of"
+      f" {_range(steps)}; evaluated on"
+      f" {results.splits.get('eval', 'an unnamed split')}."
+    )
+  ]
+  if starred:
+    notes.append("* Best mean in its column, reference arms left out.")
+  return notes
+
+
+def _range(numbers: Sequence[int]) -> str:
+  low, high = numbers[0], numbers[-1]
+  return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def format_table(
+  results: Results,
+  *,
+  style: str = "text",
+  columns: Sequence[str] = COLUMNS,
+  ascii_only: bool = False,
+) -> str:
+  """Returns the run's table as text, Markdown or HTML.
+
+  Args:
+    results: the run.
+    style: `text`, `markdown` or `html`.
+    columns: metrics to show.
+    ascii_only: for a console without Unicode.
+  """
+  table = results_table(results, columns=columns)
+  return tables.render(table, style=style, ascii_only=ascii_only)
+
+
+def package_versions() -> dict[str, str]:
+  """Returns Python's version and those of the packages that numbers hang on."""
+  versions = {"python": platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return versions
+
+
+def write_results(
+  workdir: str | pathlib.Path, results: Results
+) -> pathlib.Path:
+  """Writes `results.json`, whole or not at all, and returns its path."""
+  path = pathlib.Path(workdir) / FILENAME
+  content = {"schema": SCHEMA} | dataclasses.asdict(results)
+  files.write_json(path, files.plain_json(content))
+  return path
+
+
+def read_results(workdir: str | pathlib.Path) -> Results:
+  """Returns the results of a run.
+
+  Args:
+    workdir: the run's folder, or the file itself.
+
+  Raises:
+    FileNotFoundError: the run has no results.
+    ValueError: not JSON, another schema, or keys that do not fit.
+  """
+  path = pathlib.Path(workdir)
+  path = path / FILENAME if path.suffix != ".json" else path
+  found = files.read_json(
+    path, hint="expected the --workdir of a finished run of tgt_jax.main"
+  )
+  try:
+    return _parse(dict(found))
+  except (TypeError, KeyError, AttributeError, ValueError) as error:
+    raise ValueError(
+      f"{path} is not a results file of schema {SCHEMA}: {error}. Run"
+      " tgt_jax.evaluate on the run again, with this version of tgt_jax."
+    ) from error
+
+
+def _parse(found: dict[str, Any]) -> Results:
+  schema = found.pop("schema", None)
+  if schema != SCHEMA:
+    raise ValueError(f"expected schema {SCHEMA}, got {schema!r}")
+  teacher = found.pop("teacher", None)
+  arms = [
+    ArmResult(**{**arm, "seeds": [SeedResult(**s) for s in arm["seeds"]]})
+    for arm in found.pop("arms")
+  ]
+  return Results(
+    arms=arms,
+    teacher=None if teacher is None else TeacherResult(**teacher),
+    **found,
+  )

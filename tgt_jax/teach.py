@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Getting a teacher: trained on first use, kept, and what it says cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tgt_jax import build, data, distributed, fit, trees
+from tgt_jax.teachers import Frozen, Teacher
+from tgt_jax.types import Method
+
+
+class Prepared(NamedTuple):
+  """A teacher that is ready.
+
+  Attributes:
+    frozen: its arrays, on every device.
+    fingerprint: of everything that made it.
+  """
+
+  frozen: dict[str, Any]
+  fingerprint: str
+
+
+class Part(NamedTuple):
+  """One network of the teacher.
+
+  Attributes:
+    name: of its file.
+    seed: of its training.
+    method: how it learns.
+    participant: key of its parameters in the state.
+    training: its section of the config.
+    fingerprint: of everything that makes it.
+  """
+
+  name: str
+  seed: int
+  method: Method
+  participant: str
+  training: dict[str, Any]
+  fingerprint: str
+
+
+def fingerprint(*parts: Any) -> str:
+  """A short digest of JSON-able values."""
+  text = json.dumps(parts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
+  """The teacher's parts in the order they are trained.
+
+  Args:
+    config: the experiment.
+    sources: an object with `.train` and `.full` sources.
+    counts: training examples per class of `.train`.
+  """
+  pick = lambda section: getattr(sources, section["source"])
+  section = config["generator_training"]
+  made = fingerprint(
+      config["generator"],
+      section,
+      config["seed"],
+      pick(section).fingerprint,
+  )
+  parts = [
+      Part(
+          "generator",
+          config["seed"],
+          build.generator_method(config),
+          "generator",
+          section,
+          made,
+      )
+  ]
+  section = config["labeler_training"]
+  source = pick(section)
+  if section["source"] == "full":
+    counts = source.class_counts()
+  for number in range(config["num_labelers"]):
+    seed = config["seed"] + number
+    # A labeler that sees reconstructions depends on who made them.
+    seen = made if section["reconstruction"] else ""
+    parts.append(
+        Part(
+            f"labeler-{number}",
+            seed,
+            build.labeler_method(config, counts),
+            "student",
+            section,
+            fingerprint(
+                config["labeler"], section, seed, source.fingerprint, seen
+            ),
+        )
+    )
+  return parts
+
+
+def prepare(
+    config: build.Config,
+    sources: Any,
+    counts: np.ndarray,
+    workdir: pathlib.Path,
+    runtime: fit.Runtime,
+) -> Prepared:
+  """Loads the teacher's parts, training those that are missing.
+
+  Raises:
+    ValueError: a part on disk was made by another config or from other data;
+      names both fingerprints.
+  """
+  folder = pathlib.Path(config["teacher_dir"] or workdir / "teacher")
+  frozen: dict[str, Any] = {"labeler": ()}
+  parts = plan(config, sources, counts)
+  shapes = jax.eval_shape(
+      lambda key: build.init_frozen(
+          config, key, jnp.zeros((1, *config["image_shape"]))
+      ),
+      jax.random.key(0),
+  )
+  for number, part in enumerate(parts):
+    expected = (
+        shapes["generator"] if not number else shapes["labeler"][number - 1]
+    )
+    path = folder / f"{part.name}.safetensors"
+    if not path.exists():
+      source = getattr(sources, part.training["source"])
+      _train(part, source, frozen, folder, runtime, config)
+    arrays = runtime.replicate(_load(path, part, expected))
+    if number:
+      frozen["labeler"] = (*frozen["labeler"], arrays)
+    else:
+      frozen["generator"] = arrays
+  return Prepared(frozen, fingerprint([part.fingerprint for part in parts]))
+
+
+def _train(
+    part: Part,
+    source: data.Source,
+    frozen: Any,
+    folder: pathlib.Path,
+    runtime: fit.Runtime,
+    config: build.Config,
+) -> None:
+  """Trains one part and writes its file."""
+  section = part.training
+  batches = data.training_batches(
+      source,
+      batch_size=section["batch_size"],
+      seed=part.seed,
+      num_steps=section["steps"],
+      shard=runtime.shard,
+  )
+  cadence = fit.Cadence(
+      config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
+  )
+  job = fit.Job(
+      name=part.name,
+      method=part.method,
+      seeds=(part.seed,),
+      batches=data.stack_batches([batches]),
+      steps=section["steps"],
+      directory=folder / part.name,
+      cadence=cadence,
+  )
+  state = fit.fit(job, frozen, runtime).state
+  first = lambda tree: jax.tree.map(
+      lambda a: np.asarray(a[0]), tree[part.participant]
+  )
+  arrays = runtime.gather((state.params, state.model_state))
+  if distributed.is_main_process():
+    trees.save_tree(
+        folder / f"{part.name}.safetensors",
+        {"params": first(arrays[0]), "state": first(arrays[1])},
+        {"fingerprint": part.fingerprint},
+    )
+    shutil.rmtree(job.directory)
+  distributed.barrier(f"{part.name} is written")
+
+
+def _load(path: pathlib.Path, part: Part, expected: Frozen) -> Frozen:
+  """Reads one part and checks that it is the one the config means."""
+  tree, metadata = trees.load_tree(path)
+  found = metadata.get("fingerprint", "none")
+  if found != part.fingerprint:
+    raise ValueError(
+        f"{path} has the fingerprint {found}, this config and data make"
+        f" {part.fingerprint}: it was trained with other settings, seed or"
+        " images. Use another --workdir (or --config.teacher_dir), or delete"
+        " the file to train it anew"
+    )
+  whole = {"params": expected.params, "state": expected.state}
+  tree = trees.check_tree(tree, whole, what=str(path))
+  return Frozen(tree["params"], tree["state"])
+
+
+def columns(
+    teacher: Teacher,
+    prepared: Prepared,
+    source: data.Source,
+    folder: pathlib.Path,
+    runtime: fit.Runtime,
+    *,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+  """h(x) and Enc(x) for every example of a source, cached on disk.
+
+  The file's name is the fingerprint of teacher and source, so that a stale
+  cache is never found.
+
+  Returns:
+    "teacher_logits" [N, K] and "latent" [N, ...].
+  """
+  key = fingerprint(prepared.fingerprint, source.fingerprint)
+  path = folder / f"cache-{key}.safetensors"
+  if path.exists():
+    tree, metadata = trees.load_tree(path)
+    rows = {name: len(array) for name, array in tree.items()}
+    if metadata.get("fingerprint") == key and set(rows.values()) == {
+        len(source)
+    }:
+      return {name: np.asarray(array) for name, array in tree.items()}
+    raise ValueError(
+        f"{path} does not hold what its name says (rows {rows}, expected"
+        f" {len(source)}); delete it to compute it anew"
+    )
+  found = compute_columns(
+      teacher, prepared.frozen, source, runtime, batch_size=batch_size
+  )
+  if distributed.is_main_process():
+    trees.save_tree(path, found, {"fingerprint": key})
+  distributed.barrier(f"cache {key} is written")
+  return found
+
+
+def compute_columns(
+    teacher: Teacher,
+    frozen: Any,
+    source: data.Source,
+    runtime: fit.Runtime,
+    *,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+  """Runs the teacher over a source; see `columns`."""
+
+  def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
+    return {
+        "teacher_logits": teacher.label(frozen, x).logits,
+        "latent": teacher.encode(frozen, x),
+    }
+
+  asked: Callable = jax.jit(runtime.per_example(ask))
+  parts = []
+  for batch in data.evaluation_batches(
+      source, batch_size=batch_size, shard=runtime.shard
+  ):
+    image = runtime.put({"image": batch["image"]}, seeds=False)["image"]
+    parts.append(asked(frozen, image))
+  parts = runtime.gather(parts)
+  joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+  return {name: rows[: len(source)] for name, rows in joined.items()}

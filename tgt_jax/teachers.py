@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The teacher: three pure functions over one frozen pytree.
+
+A teacher knows where data lie (`encode`, `decode`: a generator that was
+trained without task labels) and what they are (`label`: one network or
+several). All its arrays travel as one argument, `frozen`; they are never
+closed over (a compiled step would carry them as constants) and never donated.
+
+Functions take batches, [B, ...] in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax.types import (
+    Array,
+    Generator,
+    Network,
+    NetworkApply,
+    Outputs,
+    Params,
+)
+
+
+class Teacher(NamedTuple):
+  """What explores and labels.
+
+  Attributes:
+    encode: `(frozen, x) -> z`.
+    decode: `(frozen, z) -> x`.
+    label: `(frozen, x) -> Outputs`.
+    render: `(frozen, x) -> x`, what the student is shown of a decoded
+      example: a constant to the student's gradient.
+  """
+
+  encode: Callable[[Params, Array], Array]
+  decode: Callable[[Params, Array], Array]
+  label: Callable[[Params, Array], Outputs]
+  render: Callable[[Params, Array], Array]
+
+
+class Frozen(NamedTuple):
+  """The arrays of one network that no longer learns.
+
+  Attributes:
+    params: its parameters.
+    state: its batch statistics or codebook, `{}` where it has none.
+  """
+
+  params: Params
+  state: Params
+
+
+def _constant(frozen: Params, x: Array) -> Array:
+  del frozen
+  return jax.lax.stop_gradient(x)
+
+
+def triple(generator: Generator, label: Callable) -> Teacher:
+  """Joins a generator and a labeler.
+
+  Args:
+    generator: its arrays are `frozen["generator"]`, a `Frozen`.
+    label: `(frozen["labeler"], x) -> Outputs`, see `single` and `ensemble`.
+  """
+
+  def encode(frozen, x):
+    params, state = frozen["generator"]
+    return generator.encode(params, state, x)
+
+  def decode(frozen, z):
+    params, state = frozen["generator"]
+    return generator.decode(params, state, z)
+
+  return Teacher(
+      encode=encode,
+      decode=decode,
+      label=lambda frozen, x: label(frozen["labeler"], x),
+      render=_constant,
+  )
+
+
+def without_generator(label: Callable) -> Teacher:
+  """A teacher whose latent space is the input space itself.
+
+  Exploring with it moves pixels. It is the ablation that shows what the
+  decoder is for: the same noise or the same ascent without a manifold.
+
+  Args:
+    label: `(frozen["labeler"], x) -> Outputs`.
+  """
+  return Teacher(
+      encode=lambda frozen, x: x,
+      decode=lambda frozen, z: jnp.clip(z, 0.0, 1.0),
+      label=lambda frozen, x: label(frozen["labeler"], x),
+      render=_constant,
+  )
+
+
+def single(apply: NetworkApply) -> Callable[[Params, Array], Outputs]:
+  """One network as a labeler, over a `Frozen`."""
+
+  def label(frozen, x):
+    return apply(frozen.params, frozen.state, x, train=False)[0]
+
+  return label
+
+
+def ensemble(
+    applies: Sequence[NetworkApply],
+) -> Callable[[Params, Array], Outputs]:
+  """Several networks as one labeler: their mean in probability space.
+
+  Args:
+    applies: the members; `frozen` is a sequence of `Frozen` in their order.
+
+  Returns:
+    A labeler whose logits are log of the mean probability; its embedding is
+    the members' embeddings side by side.
+  """
+  if not applies:
+    raise ValueError("an ensemble needs at least one member")
+  members = [single(apply) for apply in applies]
+
+  def label(frozen, x):
+    outputs = [m(f, x) for m, f in zip(members, frozen, strict=True)]
+    log_probs = jnp.stack([jax.nn.log_softmax(o.logits) for o in outputs])
+    logits = jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(outputs))
+    return Outputs(logits, jnp.concatenate([o.embedding for o in outputs], -1))
+
+  return label
+
+
+def labeler(networks: Sequence[Network]) -> Callable[[Params, Array], Outputs]:
+  """A labeler over a tuple of `Frozen`, one for each of its networks."""
+  if len(networks) == 1:
+    alone = single(networks[0].apply)
+    return lambda frozen, x: alone(frozen[0], x)
+  return ensemble([network.apply for network in networks])

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled step: one jit, the state donated, many seeds as one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax.types import Array, Batch, Method, Metrics, Params, TrainState
+
+Step = Callable[..., tuple[TrainState, Metrics]]
+
+
+def roots(seeds: tuple[int, ...]) -> Array:
+  """One root key for each seed, shape [S]."""
+  return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+def init_state(method: Method, root: Array, batch: Batch) -> TrainState:
+  """The states of all seeds, every leaf [S, ...].
+
+  Args:
+    method: what is trained.
+    root: keys, [S].
+    batch: the first batch, every leaf [S, B, ...].
+  """
+  return jax.vmap(method.init)(root, batch)
+
+
+def make_step(method: Method, **jit_options: Any) -> Step:
+  """Returns `step(state, totals, frozen, batch, root) -> (state, totals)`.
+
+  State, totals, batch and root carry a leading axis of seeds, [S, ...]; with
+  S > 1 the seeds are one vmapped program, with S = 1 the axis is taken off and
+  put back. `totals` are metrics summed since the caller last emptied them, so
+  that nothing waits for the device between two logs; a NaN in any step shows
+  in the sum. `state` and `totals` are donated.
+
+  Args:
+    method: what is trained.
+    **jit_options: passed to `jax.jit`, e.g. shardings.
+  """
+
+  def one(state, totals, frozen, batch, root):
+    rng = jax.random.fold_in(root, state.step)
+    state, metrics = method.update(state, frozen, batch, rng)
+    return state, jax.tree.map(jnp.add, totals, metrics)
+
+  many = jax.vmap(one, in_axes=(0, 0, None, 0, 0))
+
+  def step(state, totals, frozen, batch, root):
+    if root.shape[0] > 1:
+      return many(state, totals, frozen, batch, root)
+    # A convolution vmapped over one seed would still become a grouped one.
+    first = lambda tree: jax.tree.map(lambda a: a[0], tree)
+    state, totals = one(
+        first(state), first(totals), frozen, first(batch), root[0]
+    )
+    return jax.tree.map(lambda a: a[None], (state, totals))
+
+  return jax.jit(step, donate_argnames=("state", "totals"), **jit_options)
+
+
+def empty_totals(
+    method: Method,
+    state: TrainState,
+    frozen: Params,
+    batch: Batch,
+    root: Array,
+) -> Metrics:
+  """Zeros of the shape of `make_step`'s totals; runs nothing."""
+
+  def metrics(state, frozen, batch, root):
+    update = jax.vmap(method.update, in_axes=(0, None, 0, 0))
+    return update(state, frozen, batch, root)[1]
+
+  shapes = jax.eval_shape(metrics, state, frozen, batch, root)
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
