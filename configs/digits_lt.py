@@ -13,6 +13,8 @@ the labeler has the labels of all of them, so that there is something to learn
 from it.
 """
 
+from __future__ import annotations
+
 from tgt_jax import config as config_lib
 
 
@@ -24,33 +26,33 @@ def get_config(arg=""):
   with config.unlocked():
     config.data = {"name": "digits"}
     config.generator = {
-        "name": "vae",
-        "latent_dim": 8,
-        "widths": (128, 64),
+      "name": "vae",
+      "latent_dim": 8,
+      "widths": (128, 64),
     }
     config.labeler = {"name": "mlp", "widths": (256, 256)}
     config.student = {"name": "mlp", "widths": (32, 32)}
     tgt = {
-        "method": {"name": "tgt"},
-        "starts": {"source": "train", "sampler": "class_balanced"},
+      "method": {"name": "tgt"},
+      "starts": {"source": "train", "sampler": "class_balanced"},
     }
     config.arms = {
-        "labels": {"method": {"name": "supervised"}},
-        "distilled": {"method": {"name": "kd"}},
-        "tgt_random": {
-            **tgt,
-            "exploration": {"name": "random", "sigma": 1.0},
+      "labels": {"method": {"name": "supervised"}},
+      "distilled": {"method": {"name": "kd"}},
+      "tgt_random": {
+        **tgt,
+        "exploration": {"name": "random", "sigma": 1.0},
+      },
+      "tgt_gradient": {
+        **tgt,
+        "exploration": {
+          "name": "gradient_ascent",
+          "step_size": 0.5,
+          "start_sigma": 1.0,
+          "radius": 1.0,
+          "sphere": True,
         },
-        "tgt_gradient": {
-            **tgt,
-            "exploration": {
-                "name": "gradient_ascent",
-                "step_size": 0.5,
-                "start_sigma": 1.0,
-                "radius": 1.0,
-                "sphere": True,
-            },
-        },
+      },
     }
   config.long_tail.update(profile="exponential", imbalance_ratio=20.0, head=100)
   config.groups.update(many_above=50, few_below=20)

@@ -33,9 +33,9 @@ ROWS = (
   ("export", "pairing"),  # floor 5
   ("config",),
   ("build", "fit"),
-  ("teach", "evaluate"),
+  ("teach", "scoring"),
   ("experiment",),
-  ("gallery", "report", "compare"),
+  ("gallery", "report", "compare", "evaluate"),
   ("train",),  # floor 6
   ("main",),  # floor 7
 )

@@ -26,7 +26,7 @@ COUNT = jnp.zeros(3, jnp.int32)
     lambda: checks.integer(a=COUNT, b=np.zeros(2, np.uint8)),
     lambda: checks.positive(step_size=1e-30),
     lambda: checks.non_negative(sigma=0.0, beta=1),
-    lambda: checks.in_range(0, 1, low=0.0, high=1),
+    lambda: checks.in_range(0, 1, smoothing=0.0, momentum=1),
     lambda: checks.one_of(["kl", "mse"], distance="kl"),
     lambda: checks.one_of({"kl": 0}, distance="kl"),
   ],

@@ -77,8 +77,7 @@ def test_a_factory_with_open_arguments_takes_everything():
     ({"radius": 1.0}, "a shape needs a 'name'; got {'radius': 1.0}"),
     (
       {"name": "circle", "raduis": 1.0},
-      "shape 'circle' takes no 'raduis'; it takes radius, unit. Did you mean"
-      " 'radius'",
+      "takes no 'raduis'; it takes radius, unit. Did you mean 'radius'",
     ),
   ],
 )

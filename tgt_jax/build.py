@@ -23,11 +23,11 @@ from tgt_jax import data, losses, registry, teachers, training
 from tgt_jax.exploration import from_spec
 from tgt_jax.generators import GENERATORS
 from tgt_jax.methods import (
-    METHODS,
-    Parts,
-    from_loss,
-    generator_loss,
-    labeler_loss,
+  METHODS,
+  Parts,
+  from_loss,
+  generator_loss,
+  labeler_loss,
 )
 from tgt_jax.models import MODELS
 from tgt_jax.types import Generator, Method, Network
@@ -36,17 +36,17 @@ Config = dict[str, Any]
 
 # What an arm may override; everything else is shared by all arms.
 ARM_SECTIONS = (
-    "method",
-    "exploration",
-    "label_loss",
-    "distance",
-    "generated_distance",
-    "disagreement",
-    "starts",
-    "student",
-    "optimizer",
-    "training",
-    "pixel_space",
+  "method",
+  "exploration",
+  "label_loss",
+  "distance",
+  "generated_distance",
+  "disagreement",
+  "starts",
+  "student",
+  "optimizer",
+  "training",
+  "pixel_space",
 )
 
 
@@ -94,22 +94,21 @@ def merge(base: Any, override: Any, *, path: str) -> Any:
         near = difflib.get_close_matches(key, list(base), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"{path} has no key {key!r}; it has"
-            f" {', '.join(sorted(base))}.{hint}"
+          f"{path} has no key {key!r}; it has {', '.join(sorted(base))}.{hint}"
         )
       old = base.get(key)
       merged[key] = (
-          merge(old, value, path=f"{path}.{key}") if key in base else value
+        merge(old, value, path=f"{path}.{key}") if key in base else value
       )
     return merged
   number = (int, float)
   same = isinstance(override, type(base)) or (
-      isinstance(base, float) and isinstance(override, number)
+    isinstance(base, float) and isinstance(override, number)
   )
   if base is not None and not same:
     raise TypeError(
-        f"{path} is a {type(base).__name__} ({base!r}); the arm gives"
-        f" {override!r}"
+      f"{path} is a {type(base).__name__} ({base!r}); the arm gives"
+      f" {override!r}"
     )
   return override
 
@@ -123,8 +122,8 @@ def arm_config(config: Config, name: str) -> Config:
       near = difflib.get_close_matches(section, ARM_SECTIONS, n=1)
       hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(
-          f"{path} cannot be overridden by an arm; an arm may set"
-          f" {', '.join(ARM_SECTIONS)}.{hint}"
+        f"{path} cannot be overridden by an arm; an arm may set"
+        f" {', '.join(ARM_SECTIONS)}.{hint}"
       )
     result[section] = merge(config[section], override, path=path)
   return result
@@ -133,17 +132,17 @@ def arm_config(config: Config, name: str) -> Config:
 def network(config: Config, spec: Mapping[str, Any]) -> Network:
   """A classifier for the config's classes."""
   return registry.build(
-      MODELS, spec, family="model", num_classes=config["num_classes"]
+    MODELS, spec, family="model", num_classes=config["num_classes"]
   )
 
 
 def generator(config: Config) -> Generator:
   """The teacher's generator."""
   return registry.build(
-      GENERATORS,
-      config["generator"],
-      family="generator",
-      image_shape=tuple(config["image_shape"]),
+    GENERATORS,
+    config["generator"],
+    family="generator",
+    image_shape=tuple(config["image_shape"]),
   )
 
 
@@ -168,10 +167,10 @@ def class_counts(config: Config) -> np.ndarray:
     return np.full(config["num_classes"], tail["head"] or 1)
   # Without data, as if every class had plenty.
   return data.long_tail_counts(
-      np.full(config["num_classes"], 10**9),
-      profile=tail["profile"],
-      imbalance_ratio=tail["imbalance_ratio"],
-      head=tail["head"] or 1000,
+    np.full(config["num_classes"], 10**9),
+    profile=tail["profile"],
+    imbalance_ratio=tail["imbalance_ratio"],
+    head=tail["head"] or 1000,
   )
 
 
@@ -192,10 +191,10 @@ def student_init(student: Network) -> Callable:
 
 
 def arm(
-    config: Config,
-    name: str,
-    counts: np.ndarray,
-    per_example: Callable = lambda function: function,
+  config: Config,
+  name: str,
+  counts: np.ndarray,
+  per_example: Callable = lambda function: function,
 ) -> Arm:
   """Builds one arm.
 
@@ -210,23 +209,23 @@ def arm(
   """
   mine = arm_config(config, name)
   distance = lambda section: registry.build(
-      losses.DISTANCES, mine[section], family="distance", class_counts=counts
+    losses.DISTANCES, mine[section], family="distance", class_counts=counts
   )
   student = network(mine, mine["student"])
   parts = Parts(
-      student=student,
-      teacher=teacher(mine),
-      label_loss=registry.build(
-          losses.LABEL_LOSSES,
-          mine["label_loss"],
-          family="label loss",
-          class_counts=counts,
-      ),
-      distance=distance("distance"),
-      generated_distance=distance("generated_distance"),
-      disagreement=distance("disagreement"),
-      exploration=from_spec(mine["exploration"]),
-      per_example=per_example,
+    student=student,
+    teacher=teacher(mine),
+    label_loss=registry.build(
+      losses.LABEL_LOSSES,
+      mine["label_loss"],
+      family="label loss",
+      class_counts=counts,
+    ),
+    distance=distance("distance"),
+    generated_distance=distance("generated_distance"),
+    disagreement=distance("disagreement"),
+    exploration=from_spec(mine["exploration"]),
+    per_example=per_example,
   )
   loss = registry.build(METHODS, mine["method"], family="method", parts=parts)
   return Arm(name, mine, parts, _from_loss(loss, student, mine))
@@ -235,11 +234,11 @@ def arm(
 def _from_loss(loss: Callable, student: Network, config: Config) -> Method:
   train = config["training"]
   return from_loss(
-      loss,
-      student_init(student),
-      optimizer(config["optimizer"], train["steps"]),
-      ema_decay=train["ema_decay"],
-      accumulate=train["accumulate"],
+    loss,
+    student_init(student),
+    optimizer(config["optimizer"], train["steps"]),
+    ema_decay=train["ema_decay"],
+    accumulate=train["accumulate"],
   )
 
 
@@ -252,7 +251,7 @@ def generator_method(config: Config) -> Method:
     return {"generator": params}, {"generator": state}
 
   return from_loss(
-      generator_loss(made), init, optimizer(train["optimizer"], train["steps"])
+    generator_loss(made), init, optimizer(train["optimizer"], train["steps"])
   )
 
 
@@ -261,19 +260,19 @@ def labeler_method(config: Config, counts: np.ndarray) -> Method:
   train = config["labeler_training"]
   one = network(config, config["labeler"])
   loss = labeler_loss(
-      one,
-      registry.build(
-          losses.LABEL_LOSSES,
-          train["label_loss"],
-          family="label loss",
-          class_counts=counts,
-      ),
-      teachers.triple(generator(config), label_function(config)),
-      reconstruction=train["reconstruction"],
-      sigma=train["reconstruction_sigma"],
+    one,
+    registry.build(
+      losses.LABEL_LOSSES,
+      train["label_loss"],
+      family="label loss",
+      class_counts=counts,
+    ),
+    teachers.triple(generator(config), label_function(config)),
+    reconstruction=train["reconstruction"],
+    sigma=train["reconstruction_sigma"],
   )
   return from_loss(
-      loss, student_init(one), optimizer(train["optimizer"], train["steps"])
+    loss, student_init(one), optimizer(train["optimizer"], train["steps"])
   )
 
 
@@ -282,21 +281,19 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
   one = network(config, config["labeler"])
   keys = jax.random.split(rng, config["num_labelers"] + 1)
   return {
-      "generator": teachers.Frozen(*generator(config).init(keys[0], x)),
-      "labeler": tuple(
-          teachers.Frozen(*one.init(key, x)) for key in keys[1:]
-      ),
+    "generator": teachers.Frozen(*generator(config).init(keys[0], x)),
+    "labeler": tuple(teachers.Frozen(*one.init(key, x)) for key in keys[1:]),
   }
 
 
-def example_batch(config: Config) -> dict[str, jax.Array]:
+def example_batch(config: Config) -> dict[str, Any]:
   """A batch of zeros shaped as the config says, for shapes and tracing."""
   size = config["training"]["batch_size"]
   shape = (size, *config["image_shape"])
-  batch = {
-      "image": jnp.zeros(shape),
-      "label": jnp.zeros((size,), jnp.int32),
-      "id": jnp.zeros((size,), jnp.int32),
+  batch: dict[str, Any] = {
+    "image": jnp.zeros(shape),
+    "label": jnp.zeros((size,), jnp.int32),
+    "id": jnp.zeros((size,), jnp.int32),
   }
   if config["starts"]["source"] != "batch":
     return {**batch, "starts": dict(batch)}
@@ -333,10 +330,10 @@ def abstract(config: Any) -> dict[str, Any]:
     return jax.eval_shape(step, rng, frozen)
 
   shapes["generator"] = one_step(
-      generator_method(config), example_batch(config)
+    generator_method(config), example_batch(config)
   )
   shapes["labeler"] = one_step(
-      labeler_method(config, counts), example_batch(config)
+    labeler_method(config, counts), example_batch(config)
   )
   for name in config["arms"]:
     built = arm(config, name, counts)
@@ -350,8 +347,8 @@ def data_free_checks(config: Config) -> Config:
     raise ValueError("config.arms is empty; name at least one arm")
   if config["main_arm"] not in config["arms"]:
     raise ValueError(
-        f"main_arm {config['main_arm']!r} is not among the arms:"
-        f" {', '.join(config['arms'])}"
+      f"main_arm {config['main_arm']!r} is not among the arms:"
+      f" {', '.join(config['arms'])}"
     )
   if config["seeds"] < 1:
     raise ValueError(f"seeds must be >= 1, got {config['seeds']}")

@@ -23,7 +23,7 @@ def rank(expected: int | set[int], **arrays: Any) -> None:
       chex.assert_rank(array, expected)
     except AssertionError as error:
       raise ValueError(
-          f"{name}: expected rank {expected}, got shape {jnp.shape(array)}"
+        f"{name}: expected rank {expected}, got shape {jnp.shape(array)}"
       ) from error
 
 
@@ -52,7 +52,7 @@ def floating(**arrays: Any) -> None:
       chex.assert_type(array, float)
     except AssertionError as error:
       raise TypeError(
-          f"{name}: expected floating point, got {jnp.result_type(array)}"
+        f"{name}: expected floating point, got {jnp.result_type(array)}"
       ) from error
 
 
@@ -63,7 +63,7 @@ def integer(**arrays: Any) -> None:
       chex.assert_type(array, int)
     except AssertionError as error:
       raise TypeError(
-          f"{name}: expected integers, got {jnp.result_type(array)}"
+        f"{name}: expected integers, got {jnp.result_type(array)}"
       ) from error
 
 
@@ -81,7 +81,7 @@ def non_negative(**values: float) -> None:
       raise ValueError(f"{name} must be >= 0, got {value}")
 
 
-def in_range(low: float, high: float, **values: float) -> None:
+def in_range(low: float, high: float, /, **values: float) -> None:
   """Raises `ValueError` unless every Python number lies in [low, high]."""
   for name, value in values.items():
     if not low <= value <= high:
@@ -96,5 +96,5 @@ def one_of(choices: Iterable[str] | Mapping[str, Any], **values: str) -> None:
       near = difflib.get_close_matches(str(value), choices, n=1)
       hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(
-          f"{name}: unknown {value!r}; choose from {', '.join(choices)}.{hint}"
+        f"{name}: unknown {value!r}; choose from {', '.join(choices)}.{hint}"
       )

@@ -329,6 +329,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser.parse_args(argv)
   metrics = [m.strip() for m in args.metric.split(",") if m.strip()]
   try:
+    if not metrics:
+      raise ValueError("--metric needs the name of a metric")
     runs = load_runs(args.dirs)
     runs = [pool(runs)] if args.pool else runs
     for metric in metrics:
@@ -343,18 +345,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       rows, notes, metrics=metrics, per_seed=args.per_seed
     )
     text = tables.render(table, style=args.format)
-    if not _can_print(text):
+    if tables.console_lacks(text):
       text = tables.render(table, style=args.format, ascii_only=True)
   sys.stdout.write(text + "\n")
-
-
-def _can_print(text: str) -> bool:
-  """Returns whether the console's encoding has every sign of `text`."""
-  try:
-    text.encode(sys.stdout.encoding or "utf-8")
-  except UnicodeEncodeError:
-    return False
-  return True
 
 
 if __name__ == "__main__":

@@ -16,25 +16,23 @@ from typing import Any
 
 import ml_collections
 
-ConfigDict = ml_collections.ConfigDict
-
 
 def optimizer(**changes: Any) -> dict[str, Any]:
   """An optimiser section; see `training.make_optimizer`."""
   section = {
-      "name": "adam",  # OPTIMIZERS
-      "learning_rate": 1e-3,  # The highest of the schedule.
-      "schedule": "cosine",  # constant, cosine or linear to zero.
-      "warmup_steps": 0,  # Linear from zero.
-      "clip_norm": 0.0,  # Largest global gradient norm; 0: no clipping.
-      "weight_decay": 0.0,
+    "name": "adam",  # OPTIMIZERS
+    "learning_rate": 1e-3,  # The highest of the schedule.
+    "schedule": "cosine",  # constant, cosine or linear to zero.
+    "warmup_steps": 0,  # Linear from zero.
+    "clip_norm": 0.0,  # Largest global gradient norm; 0: no clipping.
+    "weight_decay": 0.0,
   }
   return {**section, **changes}
 
 
-def default() -> ConfigDict:
+def default() -> ml_collections.ConfigDict:
   """The defaults: digits-sized images, labels only."""
-  config = ConfigDict()
+  config = ml_collections.ConfigDict()
   config.title = "Teacher-guided training"
   config.seed = 0  # Of the teacher, the subsampling, and the first student.
   config.seeds = 1  # Students per arm, with seeds seed, seed + 1, ...
@@ -44,13 +42,13 @@ def default() -> ConfigDict:
   config.image_shape = (8, 8, 1)  # Height, width, channels; checked.
   config.num_classes = 10  # Checked.
   config.long_tail = {
-      "profile": "",  # "exponential" or "pareto"; "" keeps all examples.
-      "imbalance_ratio": 1.0,  # Largest class over smallest.
-      "head": 0,  # Examples of the largest class; 0: as many as all can give.
+    "profile": "",  # "exponential" or "pareto"; "" keeps all examples.
+    "imbalance_ratio": 1.0,  # Largest class over smallest.
+    "head": 0,  # Examples of the largest class; 0: as many as all can give.
   }
   config.groups = {
-      "many_above": 100,  # "many": classes with more training examples,
-      "few_below": 20,  # "few": with fewer; "medium": the rest.
+    "many_above": 100,  # "many": classes with more training examples,
+    "few_below": 20,  # "few": with fewer; "medium": the rest.
   }
   config.validation_per_class = 0  # Held out from what the tail left over.
   config.augment = ()  # Specs (AUGMENTATIONS) on training images, on the host.
@@ -59,21 +57,21 @@ def default() -> ConfigDict:
   config.teacher_dir = ""  # Re-use this folder; "": workdir/teacher.
   config.generator = {"name": "vae"}  # GENERATORS
   config.generator_training = {
-      "source": "full",  # "full": all training images, without labels; "train".
-      "steps": 1000,
-      "batch_size": 128,
-      "optimizer": optimizer(),
+    "source": "full",  # "full": all training images, without labels; "train".
+    "steps": 1000,
+    "batch_size": 128,
+    "optimizer": optimizer(),
   }
   config.labeler = {"name": "cnn"}  # MODELS
   config.num_labelers = 1  # More: an ensemble in probability space.
   config.labeler_training = {
-      "source": "train",  # "train": the students' labels; "full": all labels.
-      "steps": 1000,
-      "batch_size": 128,
-      "label_loss": {"name": "cross_entropy"},  # LABEL_LOSSES
-      "reconstruction": 1.0,  # Weight of the same loss on Dec(Enc(x)).
-      "reconstruction_sigma": 0.0,  # Noise on Enc(x) there.
-      "optimizer": optimizer(),
+    "source": "train",  # "train": the students' labels; "full": all labels.
+    "steps": 1000,
+    "batch_size": 128,
+    "label_loss": {"name": "cross_entropy"},  # LABEL_LOSSES
+    "reconstruction": 1.0,  # Weight of the same loss on Dec(Enc(x)).
+    "reconstruction_sigma": 0.0,  # Noise on Enc(x) there.
+    "optimizer": optimizer(),
   }
   config.pixel_space = False  # Ablation: explore pixels, without a generator.
 
@@ -86,17 +84,17 @@ def default() -> ConfigDict:
   config.generated_distance = {"name": "kl_divergence"}  # On generated ones.
   config.disagreement = {"name": "kl_divergence"}  # What ascent climbs.
   config.starts = {
-      "source": "batch",  # Start points: the "batch", "train" or "full" set,
-      "sampler": "natural",  # "natural", "class_balanced" or "square_root".
+    "source": "batch",  # Start points: the "batch", "train" or "full" set,
+    "sampler": "natural",  # "natural", "class_balanced" or "square_root".
   }
   config.optimizer = optimizer()
   config.training = {
-      "steps": 1000,
-      "batch_size": 64,
-      "accumulate": 1,  # Microbatches per update; divides batch_size.
-      "ema_decay": 0.0,  # Of the parameters' running mean, which is then used.
-      "sampler": "natural",  # Of the real batch.
-      "together": "auto",  # Seeds as one program: "auto", "always", "never".
+    "steps": 1000,
+    "batch_size": 64,
+    "accumulate": 1,  # Microbatches per update; divides batch_size.
+    "ema_decay": 0.0,  # Of the parameters' running mean, which is then used.
+    "sampler": "natural",  # Of the real batch.
+    "together": "auto",  # Seeds as one program: "auto", "always", "never".
   }
   config.arms = {"student": {}}  # name: {section: overrides}.
   config.main_arm = "student"  # Whose first student is delivered.
@@ -104,9 +102,9 @@ def default() -> ConfigDict:
 
   # Run ----------------------------------------------------------------------
   config.cadence = {
-      "log": 100,  # Updates between two log lines,
-      "evaluate": 0,  # two evaluations on the validation split (0: at the end),
-      "checkpoint": 1000,  # two checkpoints (0: at the end).
+    "log": 100,  # Updates between two log lines,
+    "evaluate": 0,  # two evaluations on the validation split (0: at the end),
+    "checkpoint": 1000,  # two checkpoints (0: at the end).
   }
   config.evaluation_batch_size = 256
   config.mesh = {"data": -1, "fsdp": 1}  # Devices per axis; -1: the others.

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of classifiers on a whole split; and `python -m tgt_jax.evaluate`.
-
-Every example counts once: the last batch is padded and masked. Everything is
-derived from sums over the split, the confusion matrix above all.
-"""
+"""`python -m tgt_jax.evaluate --workdir=...`: a finished run, scored anew."""
 
 from __future__ import annotations
 
@@ -12,125 +8,21 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from tgt_jax import distributed, export, metrics
-from tgt_jax import results as results_lib
+from tgt_jax import (
+  distributed,
+  experiment,
+  export,
+  results as results_lib,
+  scoring,
+)
 from tgt_jax.results import SeedResult
-from tgt_jax.types import Array, Batch
-
-Scores = dict[str, np.ndarray]
 
 
-class Scorer(NamedTuple):
-  """Evaluates sets of parameters on one split.
-
-  Attributes:
-    score: `(variables, frozen) -> {metric: [S]}` and "per_class" [S, K];
-      every leaf of `variables` is [S, ...].
-  """
-
-  score: Callable[[Any], Scores]
-
-
-def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
-  labels, mask = batch["label"], batch["mask"]
-  sums = {
-      "confusion": metrics.confusion_matrix(
-          labels, jnp.argmax(logits, -1), logits.shape[-1], mask=mask
-      ),
-      "nll": metrics.negative_log_likelihood(logits, labels, mask=mask),
-      "calibration": metrics.calibration_bins(logits, labels, mask=mask),
-  }
-  if "teacher_logits" in batch:
-    sums["agreement"] = metrics.agreement(
-        logits, batch["teacher_logits"], mask=mask
-    )
-  return sums
-
-
-def make_scorer(
-    logits: Callable[[Any, Array], Array],
-    batches: Iterable[Batch],
-    *,
-    class_counts: np.ndarray,
-    groups: tuple[float, float],
-    put: Callable[[Batch], Batch] = lambda batch: batch,
-) -> Scorer:
-  """Returns a function that scores parameters.
-
-  Args:
-    logits: `(variables, x) -> [B, K]`.
-    batches: from `data.evaluation_batches`; read anew for each score.
-    class_counts: training examples per class, [K], for many / medium / few.
-    groups: thresholds, see `longtail.many_medium_few`.
-    put: moves a host batch to the devices.
-  """
-
-  @jax.jit
-  def sums(variables: Any, batch: Batch) -> dict[str, Any]:
-    one = lambda v: _sums(logits(v, batch["image"]), batch)
-    if jax.tree.leaves(variables)[0].shape[0] > 1:
-      return jax.vmap(one)(variables)
-    result = one(jax.tree.map(lambda a: a[0], variables))
-    return jax.tree.map(lambda a: a[None], result)
-
-  def score(variables: Any) -> Scores:
-    total = None
-    for batch in batches:
-      new = sums(variables, put(batch))
-      total = new if total is None else jax.tree.map(jnp.add, total, new)
-    return _summary(jax.device_get(total), class_counts, groups)
-
-  return Scorer(score)
-
-
-def _summary(
-    total: Mapping[str, Any],
-    class_counts: np.ndarray,
-    groups: tuple[float, float],
-) -> Scores:
-  """Metrics by their names in results.json, each [S]."""
-  found = metrics.summarize_confusion(
-      total["confusion"], class_counts, thresholds=groups
-  )
-  found["balanced"] = found.pop("balanced_accuracy")
-  means = {n: total[n] for n in ("nll", "agreement") if n in total}
-  found |= metrics.to_host(means)
-  found["ece"] = metrics.expected_calibration_error(total["calibration"])
-  return {name: np.asarray(value) for name, value in found.items()}
-
-
-def seed_results(
-    scores: Scores, seeds: tuple[int, ...]
-) -> list[SeedResult]:
-  """One `SeedResult` per seed."""
-  return [
-      SeedResult(
-          seed,
-          {n: float(v[i]) for n, v in scores.items() if n != "per_class"},
-          [float(v) for v in scores["per_class"][i]],
-      )
-      for i, seed in enumerate(seeds)
-  ]
-
-
-def network_logits(network: Any) -> Callable[[Any, Array], Array]:
-  """`((params, model_state), x) -> logits` of a network in evaluation mode."""
-
-  def logits(variables, x):
-    params, model_state = variables
-    return network.apply(params, model_state, x, train=False)[0].logits
-
-  return logits
-
-
-def evaluate_run(workdir: pathlib.Path) -> Any:
+def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   """Scores the exported students of a finished run anew.
 
   Args:
@@ -139,8 +31,6 @@ def evaluate_run(workdir: pathlib.Path) -> Any:
   Returns:
     `Results` as in results.json, with the new scores.
   """
-  from tgt_jax import experiment
-
   old = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
   sets = experiment.load_sets(config)
@@ -152,22 +42,20 @@ def evaluate_run(workdir: pathlib.Path) -> Any:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       student = export.load_student(folder)
       scorer = experiment.scorer(
-          config,
-          sets.test,
-          sets.counts,
-          network_logits(student.network),
-          columns=None,
-          put=put,
+        config,
+        sets.test,
+        sets.counts,
+        scoring.network_logits(student.network),
+        columns=None,
+        put=put,
       )
       variables = jax.tree.map(
-          lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
+        lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
-      new = seed_results(scorer.score(variables), (seed.seed,))[0]
+      new = scoring.seed_results(scorer.score(variables), (seed.seed,))[0]
       # Agreement needs the teacher, which a student's folder does not hold.
       fresh.append(
-          SeedResult(
-              seed.seed, {**seed.metrics, **new.metrics}, new.per_class
-          )
+        SeedResult(seed.seed, {**seed.metrics, **new.metrics}, new.per_class)
       )
     arms.append(dataclasses.replace(arm, seeds=fresh))
   return dataclasses.replace(old, arms=arms)
@@ -176,12 +64,12 @@ def evaluate_run(workdir: pathlib.Path) -> Any:
 def main(arguments: list[str] | None = None) -> int:
   """The command line."""
   parser = argparse.ArgumentParser(
-      prog="python -m tgt_jax.evaluate",
-      description="Scores the students of a finished run on its test split.",
+    prog="python -m tgt_jax.evaluate",
+    description="Scores the students of a finished run on its test split.",
   )
   parser.add_argument("--workdir", required=True, type=pathlib.Path)
   parser.add_argument(
-      "--format", default="text", choices=["text", "markdown", "html"]
+    "--format", default="text", choices=["text", "markdown", "html"]
   )
   options = parser.parse_args(arguments)
   try:

@@ -15,16 +15,16 @@ import jax
 import numpy as np
 
 from tgt_jax import (
-    build,
-    data,
-    distributed,
-    evaluate,
-    files,
-    fit,
-    registry,
-    teach,
+  build,
+  data,
+  distributed,
+  files,
+  fit,
+  registry,
+  results as results_lib,
+  scoring,
+  teach,
 )
-from tgt_jax import results as results_lib
 
 CONFIG = "config.json"
 
@@ -60,36 +60,36 @@ def load_sets(config: build.Config) -> Sets:
   shape, classes = tuple(config["image_shape"]), config["num_classes"]
   if full.image_shape != shape or full.num_classes != classes:
     raise ValueError(
-        f"{full.name} has images of shape {full.image_shape} and"
-        f" {full.num_classes} classes; the config says image_shape {shape} and"
-        f" num_classes {classes}"
+      f"{full.name} has images of shape {full.image_shape} and"
+      f" {full.num_classes} classes; the config says image_shape {shape} and"
+      f" num_classes {classes}"
     )
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
     train, ids_hash = data.long_tail(
-        full,
-        profile=tail["profile"],
-        imbalance_ratio=tail["imbalance_ratio"],
-        head=tail["head"] or None,
+      full,
+      profile=tail["profile"],
+      imbalance_ratio=tail["imbalance_ratio"],
+      head=tail["head"] or None,
     )
   validation = None
   if config["validation_per_class"]:
     held = data.holdout(full, train, per_class=config["validation_per_class"])
     validation, train = held.validation, held.train
     # No part of the teacher may see validation images either.
-    rest = np.setdiff1d(np.arange(len(full)), np.searchsorted(
-        full.ids, validation.ids
-    ))
+    rest = np.setdiff1d(
+      np.arange(len(full)), np.searchsorted(full.ids, validation.ids)
+    )
     full = data.subset(full, rest)
   return Sets(
-      train, full, validation, dataset.test, train.class_counts(), ids_hash
+    train, full, validation, dataset.test, train.class_counts(), ids_hash
   )
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """What `config.json` of a run holds."""
   return files.read_json(
-      pathlib.Path(workdir) / CONFIG, hint="expected the --workdir of a run"
+    pathlib.Path(workdir) / CONFIG, hint="expected the --workdir of a run"
   )
 
 
@@ -97,13 +97,13 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
   if isinstance(old, Mapping) and isinstance(new, Mapping):
     keys = sorted(set(old) | set(new))
     return [
-        line
-        for key in keys
-        for line in _differences(
-            old.get(key, "(missing)"),
-            new.get(key, "(missing)"),
-            f"{path}.{key}" if path else key,
-        )
+      line
+      for key in keys
+      for line in _differences(
+        old.get(key, "(missing)"),
+        new.get(key, "(missing)"),
+        f"{path}.{key}" if path else key,
+      )
     ]
   return [] if old == new else [f"{path}: {old!r} there, {new!r} now"]
 
@@ -122,19 +122,19 @@ def claim_workdir(workdir: pathlib.Path, config: build.Config) -> None:
     if lines:
       shown = "; ".join(lines[:6]) + ("; ..." if len(lines) > 6 else "")
       raise ValueError(
-          f"{workdir} holds a run of another config ({shown}). Use another"
-          " --workdir, or delete that folder to start anew"
+        f"{workdir} holds a run of another config ({shown}). Use another"
+        " --workdir, or delete that folder to start anew"
       )
     return
   if distributed.is_main_process():
     workdir.mkdir(parents=True, exist_ok=True)
     record = {
-        "config": now,
-        "fingerprint": teach.fingerprint(now),
-        "versions": results_lib.package_versions(),
-        "commit": _commit(),
-        "command": command_line(),
-        "hardware": hardware(),
+      "config": now,
+      "fingerprint": teach.fingerprint(now),
+      "versions": results_lib.package_versions(),
+      "commit": _commit(),
+      "command": command_line(),
+      "hardware": hardware(),
     }
     files.write_json(path, record)
   distributed.barrier("config is written")
@@ -159,37 +159,37 @@ def command_line() -> str:
 def hardware() -> str:
   """Devices in words."""
   kinds = [device.device_kind for device in jax.devices()]
-  return ", ".join(f"{kinds.count(kind)} x {kind}" for kind in sorted(set(kinds)))
-
-
-def scorer(
-    config: build.Config,
-    source: data.Source,
-    counts: np.ndarray,
-    logits: Callable,
-    *,
-    columns: Mapping[str, np.ndarray] | None,
-    put: Callable,
-    shard: tuple[int, int] = (0, 1),
-) -> evaluate.Scorer:
-  """Scores on one source by the config's batch size and groups."""
-  return evaluate.make_scorer(
-      logits,
-      data.evaluation_batches(
-          source,
-          batch_size=config["evaluation_batch_size"],
-          columns=columns,
-          shard=shard,
-      ),
-      class_counts=counts,
-      groups=(config["groups"]["many_above"], config["groups"]["few_below"]),
-      put=put,
+  return ", ".join(
+    f"{kinds.count(kind)} x {kind}" for kind in sorted(set(kinds))
   )
 
 
-def student_folder(
-    workdir: pathlib.Path, arm: str, seed: int
-) -> pathlib.Path:
+def scorer(
+  config: build.Config,
+  source: data.Source,
+  counts: np.ndarray,
+  logits: Callable,
+  *,
+  columns: Mapping[str, np.ndarray] | None,
+  put: Callable,
+  shard: tuple[int, int] = (0, 1),
+) -> scoring.Scorer:
+  """Scores on one source by the config's batch size and groups."""
+  return scoring.make_scorer(
+    logits,
+    data.evaluation_batches(
+      source,
+      batch_size=config["evaluation_batch_size"],
+      columns=columns,
+      shard=shard,
+    ),
+    class_counts=counts,
+    groups=(config["groups"]["many_above"], config["groups"]["few_below"]),
+    put=put,
+  )
+
+
+def student_folder(workdir: pathlib.Path, arm: str, seed: int) -> pathlib.Path:
   """Where the student of one arm and seed is exported."""
   return pathlib.Path(workdir) / "arms" / arm / f"seed{seed}"
 
@@ -204,17 +204,15 @@ class Experiment(NamedTuple):
   columns: dict[str, dict[str, np.ndarray]]
   runtime: fit.Runtime
 
-  def scorer(self, split: str, logits: Callable) -> evaluate.Scorer:
+  def scorer(self, split: str, logits: Callable) -> scoring.Scorer:
     """Scores on "validation" or "test", agreement with the teacher included."""
     said = self.columns[split]["teacher_logits"]
     return scorer(
-        self.config,
-        getattr(self.sets, split),
-        self.sets.counts,
-        logits,
-        columns={"teacher_logits": said},
-        put=lambda batch: self.runtime.put(batch, seeds=False),
-        shard=self.runtime.shard,
+      self.config,
+      getattr(self.sets, split),
+      self.sets.counts,
+      logits,
+      columns={"teacher_logits": said},
+      put=lambda batch: self.runtime.put(batch, seeds=False),
+      shard=self.runtime.shard,
     )
-
-

@@ -159,7 +159,7 @@ def fit(job: Job, frozen: Params, runtime: Runtime) -> Fitted:
   batch = runtime.put(job.batches[0])
   state, shardings = _initial_state(job, batch, roots, runtime)
   with Checkpoints(
-      job.directory / "checkpoints", best_metric=job.best_metric
+    job.directory / "checkpoints", best_metric=job.best_metric
   ) as checkpoints:
     iterator = data.iterate(job.batches, start_step=0)
     restored = checkpoints.restore(state)
@@ -233,7 +233,7 @@ class _Loop:
       return state
     batch = self.runtime.put(next(self.iterator))
     totals = training.empty_totals(
-        job.method, state, self.frozen, batch, self.roots
+      job.method, state, self.frozen, batch, self.roots
     )
     options = {} if shardings is None else {"out_shardings": (shardings, None)}
     step = training.make_step(job.method, **options)
@@ -271,7 +271,7 @@ class _Loop:
     means = {name: m.total / m.count for name, m in totals.items()}
     self.check_finite(means, step)
     self.runtime.writer.write(
-        step, means, arm=self.job.name, seed=self.job.seeds
+      step, means, arm=self.job.name, seed=self.job.seeds
     )
     self.logged = step
 
@@ -283,32 +283,32 @@ class _Loop:
     bad = [s for s, ok in zip(self.job.seeds, finite, strict=True) if not ok]
     saved = self.checkpoints.latest_step
     where = (
-        f"the last good checkpoint is update {saved} in"
-        f" {self.checkpoints.directory}"
-        if saved
-        else "no checkpoint was saved yet"
+      f"the last good checkpoint is update {saved} in"
+      f" {self.checkpoints.directory}"
+      if saved
+      else "no checkpoint was saved yet"
     )
     raise Diverged(
-        f"{self.job.name}: the loss is not finite between updates"
-        f" {self.logged + 1} and {step} (seeds {bad}); {where}. Lower"
-        " optimizer.learning_rate, set optimizer.clip_norm, or look for bad"
-        " values in the data"
+      f"{self.job.name}: the loss is not finite between updates"
+      f" {self.logged + 1} and {step} (seeds {bad}); {where}. Lower"
+      " optimizer.learning_rate, set optimizer.clip_norm, or look for bad"
+      " values in the data"
     )
 
   def evaluate(self, state: TrainState, step: int) -> dict[str, float]:
     """Scores and writes them; returns their means over the seeds."""
     scores = self.clock.pause(self.job.evaluate, state)
     self.runtime.writer.write(
-        step, scores, arm=self.job.name, seed=self.job.seeds
+      step, scores, arm=self.job.name, seed=self.job.seeds
     )
     return {name: float(np.mean(value)) for name, value in scores.items()}
 
   def save(
-      self,
-      state: TrainState,
-      window: Any,
-      step: int,
-      scores: Mapping[str, float],
+    self,
+    state: TrainState,
+    window: Any,
+    step: int,
+    scores: Mapping[str, float],
   ) -> None:
     """Saves a state whose losses so far are finite."""
     count = jax.device_get(window["loss/total"].count)
@@ -318,14 +318,14 @@ class _Loop:
     # An update can end in a NaN whose loss nobody has seen yet.
     if not bool(_all_finite(state.params)):
       self.check_finite(
-          {"loss/total": np.full(len(self.job.seeds), np.nan)}, step
+        {"loss/total": np.full(len(self.job.seeds), np.nan)}, step
       )
     self.clock.pause(
-        self.checkpoints.save,
-        step,
-        state,
-        iterator_state=self.iterator.get_state(),
-        metrics=dict(scores) or None,
+      self.checkpoints.save,
+      step,
+      state,
+      iterator_state=self.iterator.get_state(),
+      metrics=dict(scores) or None,
     )
 
 

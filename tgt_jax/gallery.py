@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from tgt_jax import build, data, export, rng as rng_lib
-from tgt_jax.exploration import diagnose
 from tgt_jax.experiment import Experiment, student_folder
+from tgt_jax.exploration import diagnose
 from tgt_jax.methods import Context, Parts, Trace, start_points, trace
 from tgt_jax.pictures import Gallery
 
@@ -26,14 +26,18 @@ def explores(arm: build.Config) -> bool:
 
 def _examples(source: data.Source, number: int) -> np.ndarray:
   """Ids of `number` examples, the classes in turn."""
-  by_class = [np.flatnonzero(source.labels == k) for k in range(source.num_classes)]
+  by_class = [
+    np.flatnonzero(source.labels == k) for k in range(source.num_classes)
+  ]
   turns = max(map(len, by_class))
-  ids = [rows[turn] for turn in range(turns) for rows in by_class if turn < len(rows)]
+  ids = [
+    rows[turn] for turn in range(turns) for rows in by_class if turn < len(rows)
+  ]
   return np.asarray(ids[:number])
 
 
 def make_probe(
-    experiment: Experiment, arm: build.Arm
+  experiment: Experiment, arm: build.Arm
 ) -> Callable[[Any, jax.Array], Mapping[str, np.ndarray]]:
   """Diagnostics of an arm's exploration on a fixed set of examples.
 
@@ -56,14 +60,14 @@ def make_probe(
   def one(variables, step, frozen, batch):
     found = _trace(arm.parts, variables, frozen, batch, key, step)
     return diagnose(
-        z=found.z[0],
-        moved_z=found.z[1],
-        x=found.image[0],
-        moved_x=found.image[1],
-        disagreement=found.disagreement[0],
-        moved_disagreement=found.disagreement[1],
-        teacher_logits=found.teacher[0],
-        moved_teacher_logits=found.teacher[1],
+      z=found.z[0],
+      moved_z=found.z[1],
+      x=found.image[0],
+      moved_x=found.image[1],
+      disagreement=found.disagreement[0],
+      moved_disagreement=found.disagreement[1],
+      teacher_logits=found.teacher[0],
+      moved_teacher_logits=found.teacher[1],
     )
 
   many = jax.jit(jax.vmap(one, in_axes=(0, 0, None, None)))
@@ -76,12 +80,12 @@ def make_probe(
 
 
 def _trace(
-    parts: Parts,
-    variables: Any,
-    frozen: Any,
-    batch: Mapping[str, Any],
-    key: jax.Array,
-    step: Any,
+  parts: Parts,
+  variables: Any,
+  frozen: Any,
+  batch: Mapping[str, Any],
+  key: jax.Array,
+  step: Any,
 ) -> Trace:
   params, state = variables
   starts = start_points(batch, key, 1, parts.exploration.needs_partner)
@@ -104,7 +108,7 @@ def make(experiment: Experiment) -> Gallery | None:
   if main is None:
     return None
   student = export.load_student(
-      student_folder(experiment.workdir, main.name, config["seed"])
+    student_folder(experiment.workdir, main.name, config["seed"])
   )
   variables = (student.params, student.model_state)
   batch = sets.test.fetch(_examples(sets.test, config["gallery_examples"]))
@@ -112,46 +116,51 @@ def make(experiment: Experiment) -> Gallery | None:
   frozen = experiment.runtime.gather(experiment.prepared.frozen)
   steps = main.config["training"]["steps"]
   traces = {
-      # The delivered student, the arm's exploration.
-      arm.name: jax.jit(
-          functools.partial(
-              _trace, arm.parts._replace(student=main.parts.student)
-          )
-      )(variables, frozen, batch, key, steps)
-      for arm in arms
+    # The delivered student, the arm's exploration.
+    arm.name: jax.jit(
+      functools.partial(_trace, arm.parts._replace(student=main.parts.student))
+    )(variables, frozen, batch, key, steps)
+    for arm in arms
   }
   return _gallery(main, traces, variables, frozen, batch, sets.test)
 
 
-def _gallery(main, traces, variables, frozen, batch, source) -> Gallery:
+def _gallery(
+  main: build.Arm,
+  traces: Mapping[str, Trace],
+  variables: Any,
+  frozen: Any,
+  batch: Mapping[str, Any],
+  source: data.Source,
+) -> Gallery:
   """Puts the views side by side: x, its reconstruction, the neighbours."""
   x = batch["image"]
-  student, _ = main.parts.student.apply(*variables, x, train=False)
+  params, state = variables
+  student, _ = main.parts.student.apply(params, state, x, train=False)
   teacher = main.parts.teacher.label(frozen, x)
   distance = main.parts.disagreement(student.logits, teacher.logits)
   views = {"x": (x, student.logits, teacher.logits, distance)}
   for name, found in traces.items():
     ends = list(
-        zip(
-            found.image,
-            found.student,
-            found.teacher,
-            found.disagreement,
-            strict=True,
-        )
+      zip(
+        found.image,
+        found.student,
+        found.teacher,
+        found.disagreement,
+        strict=True,
+      )
     )
     views.setdefault("reconstruction", ends[0])
     views[name] = ends[1]
   images, student_logits, teacher_logits, distances = (
-      np.stack([np.asarray(view[i]) for view in views.values()])
-      for i in range(4)
+    np.stack([np.asarray(view[i]) for view in views.values()]) for i in range(4)
   )
   return Gallery(
-      views=tuple(views),
-      images=images,
-      student=np.asarray(jax.nn.softmax(student_logits)),
-      teacher=np.asarray(jax.nn.softmax(teacher_logits)),
-      labels=np.asarray(batch["label"]),
-      class_names=source.class_names,
-      disagreement=distances,
+    views=tuple(views),
+    images=images,
+    student=np.asarray(jax.nn.softmax(student_logits)),
+    teacher=np.asarray(jax.nn.softmax(teacher_logits)),
+    labels=np.asarray(batch["label"]),
+    class_names=source.class_names,
+    disagreement=distances,
   )

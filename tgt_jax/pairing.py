@@ -70,7 +70,7 @@ def paired_difference(
     None when no seed has a value on both sides. The interval is
     mean ± t(n - 1) * sd / sqrt(n) over n pairs.
   """
-  from scipy import stats
+  from scipy import special  # scipy.stats takes a second to import.
 
   seeds = tuple(
     seed
@@ -83,7 +83,7 @@ def paired_difference(
   differences = pairs[:, 0] - pairs[:, 1]
   mean, half = float(differences.mean()), math.nan
   if len(seeds) > 1:
-    quantile = stats.t.ppf(0.5 + confidence / 2, len(seeds) - 1)
+    quantile = special.stdtrit(len(seeds) - 1, 0.5 + confidence / 2)
     half = float(quantile * differences.std(ddof=1) / math.sqrt(len(seeds)))
   return Difference(mean, mean - half, mean + half, seeds)
 

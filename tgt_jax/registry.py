@@ -20,7 +20,7 @@ def _nearest(name: str, choices: list[str]) -> str:
   return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def resolve(table: Mapping[str, Callable], name: str, *, family: str) -> Callable:
+def resolve(table: Mapping[str, Any], name: str, *, family: str) -> Callable:
   """Returns the function that `name` stands for.
 
   Args:
@@ -39,17 +39,17 @@ def resolve(table: Mapping[str, Callable], name: str, *, family: str) -> Callabl
       return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
       raise ValueError(
-          f"{family} {name!r} cannot be imported: {error}. Expected"
-          " 'package.module:function' on the Python path."
+        f"{family} {name!r} cannot be imported: {error}. Expected"
+        " 'package.module:function' on the Python path."
       ) from error
   raise ValueError(
-      f"unknown {family} {name!r}; choose from {', '.join(sorted(table))} or"
-      f" 'package.module:function'.{_nearest(name, list(table))}"
+    f"unknown {family} {name!r}; choose from {', '.join(sorted(table))} or"
+    f" 'package.module:function'.{_nearest(name, list(table))}"
   )
 
 
 def check_arguments(
-    function: Callable, kwargs: Mapping[str, Any], *, what: str
+  function: Callable, kwargs: Mapping[str, Any], *, what: str
 ) -> None:
   """Raises `ValueError` unless `function` takes every key of `kwargs`."""
   parameters = inspect.signature(function).parameters.values()
@@ -59,17 +59,17 @@ def check_arguments(
   for key in kwargs:
     if key not in accepted:
       raise ValueError(
-          f"{what} takes no {key!r}; it takes {', '.join(sorted(accepted))}."
-          f"{_nearest(key, accepted)}"
+        f"{what} takes no {key!r}; it takes {', '.join(sorted(accepted))}."
+        f"{_nearest(key, accepted)}"
       )
 
 
 def build(
-    table: Mapping[str, Callable],
-    spec: Mapping[str, Any],
-    *,
-    family: str,
-    **arguments: Any,
+  table: Mapping[str, Any],
+  spec: Mapping[str, Any],
+  *,
+  family: str,
+  **arguments: Any,
 ) -> Any:
   """Calls the factory that `spec["name"]` names with the spec's other keys.
 

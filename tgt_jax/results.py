@@ -284,7 +284,7 @@ def format_table(
   *,
   style: str = "text",
   columns: Sequence[str] = COLUMNS,
-  ascii_only: bool = False,
+  ascii_only: bool | None = None,
 ) -> str:
   """Returns the run's table as text, Markdown or HTML.
 
@@ -292,10 +292,13 @@ def format_table(
     results: the run.
     style: `text`, `markdown` or `html`.
     columns: metrics to show.
-    ascii_only: for a console without Unicode.
+    ascii_only: without Unicode; by default, where the console lacks a sign.
   """
   table = results_table(results, columns=columns)
-  return tables.render(table, style=style, ascii_only=ascii_only)
+  text = tables.render(table, style=style, ascii_only=bool(ascii_only))
+  if ascii_only is None and tables.console_lacks(text):
+    text = tables.render(table, style=style, ascii_only=True)
+  return text
 
 
 def package_versions() -> dict[str, str]:

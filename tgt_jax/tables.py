@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import html
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -66,6 +67,15 @@ def render(
       notes=[to_ascii(note) for note in table.notes],
     )
   return _STYLES[style](table, "-" if ascii_only else "─")
+
+
+def console_lacks(text: str) -> bool:
+  """Returns whether standard output cannot encode a sign of `text`."""
+  try:
+    text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+  except UnicodeEncodeError:
+    return True
+  return False
 
 
 def to_ascii(text: str) -> str:

@@ -68,20 +68,20 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
   pick = lambda section: getattr(sources, section["source"])
   section = config["generator_training"]
   made = fingerprint(
-      config["generator"],
-      section,
-      config["seed"],
-      pick(section).fingerprint,
+    config["generator"],
+    section,
+    config["seed"],
+    pick(section).fingerprint,
   )
   parts = [
-      Part(
-          "generator",
-          config["seed"],
-          build.generator_method(config),
-          "generator",
-          section,
-          made,
-      )
+    Part(
+      "generator",
+      config["seed"],
+      build.generator_method(config),
+      "generator",
+      section,
+      made,
+    )
   ]
   section = config["labeler_training"]
   source = pick(section)
@@ -92,26 +92,24 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
     # A labeler that sees reconstructions depends on who made them.
     seen = made if section["reconstruction"] else ""
     parts.append(
-        Part(
-            f"labeler-{number}",
-            seed,
-            build.labeler_method(config, counts),
-            "student",
-            section,
-            fingerprint(
-                config["labeler"], section, seed, source.fingerprint, seen
-            ),
-        )
+      Part(
+        f"labeler-{number}",
+        seed,
+        build.labeler_method(config, counts),
+        "student",
+        section,
+        fingerprint(config["labeler"], section, seed, source.fingerprint, seen),
+      )
     )
   return parts
 
 
 def prepare(
-    config: build.Config,
-    sources: Any,
-    counts: np.ndarray,
-    workdir: pathlib.Path,
-    runtime: fit.Runtime,
+  config: build.Config,
+  sources: Any,
+  counts: np.ndarray,
+  workdir: pathlib.Path,
+  runtime: fit.Runtime,
 ) -> Prepared:
   """Loads the teacher's parts, training those that are missing.
 
@@ -123,14 +121,14 @@ def prepare(
   frozen: dict[str, Any] = {"labeler": ()}
   parts = plan(config, sources, counts)
   shapes = jax.eval_shape(
-      lambda key: build.init_frozen(
-          config, key, jnp.zeros((1, *config["image_shape"]))
-      ),
-      jax.random.key(0),
+    lambda key: build.init_frozen(
+      config, key, jnp.zeros((1, *config["image_shape"]))
+    ),
+    jax.random.key(0),
   )
   for number, part in enumerate(parts):
     expected = (
-        shapes["generator"] if not number else shapes["labeler"][number - 1]
+      shapes["generator"] if not number else shapes["labeler"][number - 1]
     )
     path = folder / f"{part.name}.safetensors"
     if not path.exists():
@@ -145,44 +143,44 @@ def prepare(
 
 
 def _train(
-    part: Part,
-    source: data.Source,
-    frozen: Any,
-    folder: pathlib.Path,
-    runtime: fit.Runtime,
-    config: build.Config,
+  part: Part,
+  source: data.Source,
+  frozen: Any,
+  folder: pathlib.Path,
+  runtime: fit.Runtime,
+  config: build.Config,
 ) -> None:
   """Trains one part and writes its file."""
   section = part.training
   batches = data.training_batches(
-      source,
-      batch_size=section["batch_size"],
-      seed=part.seed,
-      num_steps=section["steps"],
-      shard=runtime.shard,
+    source,
+    batch_size=section["batch_size"],
+    seed=part.seed,
+    num_steps=section["steps"],
+    shard=runtime.shard,
   )
   cadence = fit.Cadence(
-      config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
+    config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
   )
   job = fit.Job(
-      name=part.name,
-      method=part.method,
-      seeds=(part.seed,),
-      batches=data.stack_batches([batches]),
-      steps=section["steps"],
-      directory=folder / part.name,
-      cadence=cadence,
+    name=part.name,
+    method=part.method,
+    seeds=(part.seed,),
+    batches=data.stack_batches([batches]),
+    steps=section["steps"],
+    directory=folder / part.name,
+    cadence=cadence,
   )
   state = fit.fit(job, frozen, runtime).state
   first = lambda tree: jax.tree.map(
-      lambda a: np.asarray(a[0]), tree[part.participant]
+    lambda a: np.asarray(a[0]), tree[part.participant]
   )
   arrays = runtime.gather((state.params, state.model_state))
   if distributed.is_main_process():
     trees.save_tree(
-        folder / f"{part.name}.safetensors",
-        {"params": first(arrays[0]), "state": first(arrays[1])},
-        {"fingerprint": part.fingerprint},
+      folder / f"{part.name}.safetensors",
+      {"params": first(arrays[0]), "state": first(arrays[1])},
+      {"fingerprint": part.fingerprint},
     )
     shutil.rmtree(job.directory)
   distributed.barrier(f"{part.name} is written")
@@ -194,10 +192,10 @@ def _load(path: pathlib.Path, part: Part, expected: Frozen) -> Frozen:
   found = metadata.get("fingerprint", "none")
   if found != part.fingerprint:
     raise ValueError(
-        f"{path} has the fingerprint {found}, this config and data make"
-        f" {part.fingerprint}: it was trained with other settings, seed or"
-        " images. Use another --workdir (or --config.teacher_dir), or delete"
-        " the file to train it anew"
+      f"{path} has the fingerprint {found}, this config and data make"
+      f" {part.fingerprint}: it was trained with other settings, seed or"
+      " images. Use another --workdir (or --config.teacher_dir), or delete"
+      " the file to train it anew"
     )
   whole = {"params": expected.params, "state": expected.state}
   tree = trees.check_tree(tree, whole, what=str(path))
@@ -205,13 +203,13 @@ def _load(path: pathlib.Path, part: Part, expected: Frozen) -> Frozen:
 
 
 def columns(
-    teacher: Teacher,
-    prepared: Prepared,
-    source: data.Source,
-    folder: pathlib.Path,
-    runtime: fit.Runtime,
-    *,
-    batch_size: int,
+  teacher: Teacher,
+  prepared: Prepared,
+  source: data.Source,
+  folder: pathlib.Path,
+  runtime: fit.Runtime,
+  *,
+  batch_size: int,
 ) -> dict[str, np.ndarray]:
   """h(x) and Enc(x) for every example of a source, cached on disk.
 
@@ -227,15 +225,15 @@ def columns(
     tree, metadata = trees.load_tree(path)
     rows = {name: len(array) for name, array in tree.items()}
     if metadata.get("fingerprint") == key and set(rows.values()) == {
-        len(source)
+      len(source)
     }:
       return {name: np.asarray(array) for name, array in tree.items()}
     raise ValueError(
-        f"{path} does not hold what its name says (rows {rows}, expected"
-        f" {len(source)}); delete it to compute it anew"
+      f"{path} does not hold what its name says (rows {rows}, expected"
+      f" {len(source)}); delete it to compute it anew"
     )
   found = compute_columns(
-      teacher, prepared.frozen, source, runtime, batch_size=batch_size
+    teacher, prepared.frozen, source, runtime, batch_size=batch_size
   )
   if distributed.is_main_process():
     trees.save_tree(path, found, {"fingerprint": key})
@@ -244,25 +242,25 @@ def columns(
 
 
 def compute_columns(
-    teacher: Teacher,
-    frozen: Any,
-    source: data.Source,
-    runtime: fit.Runtime,
-    *,
-    batch_size: int,
+  teacher: Teacher,
+  frozen: Any,
+  source: data.Source,
+  runtime: fit.Runtime,
+  *,
+  batch_size: int,
 ) -> dict[str, np.ndarray]:
   """Runs the teacher over a source; see `columns`."""
 
   def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
     return {
-        "teacher_logits": teacher.label(frozen, x).logits,
-        "latent": teacher.encode(frozen, x),
+      "teacher_logits": teacher.label(frozen, x).logits,
+      "latent": teacher.encode(frozen, x),
     }
 
   asked: Callable = jax.jit(runtime.per_example(ask))
   parts = []
   for batch in data.evaluation_batches(
-      source, batch_size=batch_size, shard=runtime.shard
+    source, batch_size=batch_size, shard=runtime.shard
   ):
     image = runtime.put({"image": batch["image"]}, seeds=False)["image"]
     parts.append(asked(frozen, image))

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from tgt_jax.types import (
-    Array,
-    Generator,
-    Network,
-    NetworkApply,
-    Outputs,
-    Params,
+  Array,
+  Generator,
+  Network,
+  NetworkApply,
+  Outputs,
+  Params,
 )
 
 
@@ -78,10 +78,10 @@ def triple(generator: Generator, label: Callable) -> Teacher:
     return generator.decode(params, state, z)
 
   return Teacher(
-      encode=encode,
-      decode=decode,
-      label=lambda frozen, x: label(frozen["labeler"], x),
-      render=_constant,
+    encode=encode,
+    decode=decode,
+    label=lambda frozen, x: label(frozen["labeler"], x),
+    render=_constant,
   )
 
 
@@ -95,10 +95,10 @@ def without_generator(label: Callable) -> Teacher:
     label: `(frozen["labeler"], x) -> Outputs`.
   """
   return Teacher(
-      encode=lambda frozen, x: x,
-      decode=lambda frozen, z: jnp.clip(z, 0.0, 1.0),
-      label=lambda frozen, x: label(frozen["labeler"], x),
-      render=_constant,
+    encode=lambda frozen, x: x,
+    decode=lambda frozen, z: jnp.clip(z, 0.0, 1.0),
+    label=lambda frozen, x: label(frozen["labeler"], x),
+    render=_constant,
   )
 
 
@@ -112,7 +112,7 @@ def single(apply: NetworkApply) -> Callable[[Params, Array], Outputs]:
 
 
 def ensemble(
-    applies: Sequence[NetworkApply],
+  applies: Sequence[NetworkApply],
 ) -> Callable[[Params, Array], Outputs]:
   """Several networks as one labeler: their mean in probability space.
 

@@ -11,31 +11,33 @@ import jax
 import numpy as np
 
 from tgt_jax import (
-    build,
-    data,
-    distributed,
-    evaluate,
-    export,
-    files,
-    fit,
-    gallery,
-    longtail,
-    models,
-    pictures,
-    registry,
-    report,
-    teach,
-    writers,
+  build,
+  data,
+  distributed,
+  export,
+  files,
+  fit,
+  gallery,
+  longtail,
+  models,
+  pictures,
+  registry,
+  report,
+  results as results_lib,
+  scoring,
+  teach,
+  writers,
 )
-from tgt_jax import results as results_lib
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.experiment import (
-    Experiment,
-    claim_workdir,
-    load_sets,
-    read_config,
-    student_folder,
+  Experiment,
+  Sets,
+  claim_workdir,
+  load_sets,
+  read_config,
+  student_folder,
 )
+
 
 def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   """Runs an experiment, or what is left of it.
@@ -51,8 +53,9 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
     fit.Preempted: asked to stop; the same call resumes.
     ValueError: config, data or workdir do not fit.
   """
-  config, workdir = build.data_free_checks(build.plain(config)), pathlib.Path(
-      workdir
+  config, workdir = (
+    build.data_free_checks(build.plain(config)),
+    pathlib.Path(workdir),
   )
   sets = load_sets(config)
   for name in config["arms"]:  # A mistake shows before the teacher trains.
@@ -79,23 +82,29 @@ def _writer(config: build.Config, workdir: pathlib.Path) -> writers.Writer:
   if not distributed.is_main_process():
     return writers.MultiWriter()
   chosen: list[writers.Writer] = [
-      writers.JsonlWriter(workdir / "metrics.jsonl")
+    writers.JsonlWriter(workdir / "metrics.jsonl")
   ]
   if config["tensorboard"]:
     chosen.append(writers.TensorBoardWriter(workdir / "tensorboard"))
   if config["wandb_project"]:
     chosen.append(
-        writers.WandbWriter(project=config["wandb_project"], dir=str(workdir))
+      writers.WandbWriter(project=config["wandb_project"], dir=str(workdir))
     )
   return writers.MultiWriter(*chosen)
 
 
-def _experiment(config, workdir, sets, prepared, runtime) -> Experiment:
+def _experiment(
+  config: build.Config,
+  workdir: pathlib.Path,
+  sets: Sets,
+  prepared: teach.Prepared,
+  runtime: fit.Runtime,
+) -> Experiment:
   """Asks the teacher about every split that needs it."""
   teacher = build.teacher({**config, "pixel_space": False})
   starts = {
-      build.arm_config(config, name)["starts"]["source"]
-      for name in config["arms"]
+    build.arm_config(config, name)["starts"]["source"]
+    for name in config["arms"]
   }
   wanted = ["test"]
   if sets.validation is not None:
@@ -104,15 +113,15 @@ def _experiment(config, workdir, sets, prepared, runtime) -> Experiment:
     # What the teacher says of an image does not hold for its augmented form.
     wanted += ["train"] + (["full"] if "full" in starts else [])
   columns = {
-      split: teach.columns(
-          teacher,
-          prepared,
-          getattr(sets, split),
-          workdir / "teacher",
-          runtime,
-          batch_size=config["evaluation_batch_size"],
-      )
-      for split in wanted
+    split: teach.columns(
+      teacher,
+      prepared,
+      getattr(sets, split),
+      workdir / "teacher",
+      runtime,
+      batch_size=config["evaluation_batch_size"],
+    )
+    for split in wanted
   }
   return Experiment(config, workdir, sets, prepared, columns, runtime)
 
@@ -122,8 +131,8 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   config, sets = arm.config, experiment.sets
   train, starts = config["training"], config["starts"]
   augment = [
-      registry.build(data.AUGMENTATIONS, spec, family="augmentation")
-      for spec in config["augment"]
+    registry.build(data.AUGMENTATIONS, spec, family="augmentation")
+    for spec in config["augment"]
   ]
 
   def stream(source: str, sampler: str, number: int) -> Any:
@@ -131,15 +140,15 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     if config["pixel_space"]:
       columns.pop("latent", None)
     return data.training_batches(
-        getattr(sets, source),
-        batch_size=train["batch_size"],
-        # Start points have an order of their own.
-        seed=2 * seed + number,
-        num_steps=train["steps"],
-        sampler=sampler,
-        augment=augment,
-        columns=columns,
-        shard=experiment.runtime.shard,
+      getattr(sets, source),
+      batch_size=train["batch_size"],
+      # Start points have an order of their own.
+      seed=2 * seed + number,
+      num_steps=train["steps"],
+      sampler=sampler,
+      augment=augment,
+      columns=columns,
+      shard=experiment.runtime.shard,
     )
 
   streams = {"": stream("train", train["sampler"], 0)}
@@ -164,10 +173,10 @@ def _run_arm(experiment: Experiment, name: str) -> results_lib.ArmResult:
   """Trains the students of one arm that are not done yet."""
   config = experiment.config
   arm = build.arm(
-      config,
-      name,
-      experiment.sets.counts,
-      per_example=experiment.runtime.per_example,
+    config,
+    name,
+    experiment.sets.counts,
+    per_example=experiment.runtime.per_example,
   )
   first = config["seed"]
   seeds = tuple(range(first, first + config["seeds"]))
@@ -184,16 +193,16 @@ def _run_arm(experiment: Experiment, name: str) -> results_lib.ArmResult:
     found.append(files.read_json(done))
   timed = [r["ms_per_step"] for r in found if r["ms_per_step"] is not None]
   return results_lib.ArmResult(
-      name=name,
-      method=_describe(arm),
-      parameters=found[0]["parameters"],
-      steps=arm.config["training"]["steps"],
-      ms_per_step=float(np.median(timed)) if timed else None,
-      wall_seconds=float(np.mean([r["wall_seconds"] for r in found])),
-      seeds=[
-          results_lib.SeedResult(**seed) for r in found for seed in r["seeds"]
-      ],
-      reference=name in config["reference_arms"],
+    name=name,
+    method=_describe(arm),
+    parameters=found[0]["parameters"],
+    steps=arm.config["training"]["steps"],
+    ms_per_step=float(np.median(timed)) if timed else None,
+    wall_seconds=float(np.mean([r["wall_seconds"] for r in found])),
+    seeds=[
+      results_lib.SeedResult(**seed) for r in found for seed in r["seeds"]
+    ],
+    reference=name in config["reference_arms"],
   )
 
 
@@ -208,18 +217,18 @@ def _describe(arm: build.Arm) -> str:
 
 
 def _train_group(
-    experiment: Experiment,
-    arm: build.Arm,
-    seeds: tuple[int, ...],
-    folder: pathlib.Path,
+  experiment: Experiment,
+  arm: build.Arm,
+  seeds: tuple[int, ...],
+  folder: pathlib.Path,
 ) -> dict[str, Any]:
   """Trains some seeds of an arm, exports and scores them."""
   began = time.monotonic()
   config, train = arm.config, arm.config["training"]
-  logits = evaluate.network_logits(arm.parts.student)
+  logits = scoring.network_logits(arm.parts.student)
   final = lambda state: (
-      (state.params if state.ema is None else state.ema)["student"],
-      state.model_state["student"],
+    (state.params if state.ema is None else state.ema)["student"],
+    state.model_state["student"],
   )
   probe, score = gallery.make_probe(experiment, arm), None
   if experiment.sets.validation is not None:
@@ -230,25 +239,25 @@ def _train_group(
     if score is not None:
       found = score(variables)
       scores = {f"eval/{n}": v for n, v in found.items() if n != "per_class"}
-    return scores | probe(variables, state.step)
+    return {**scores, **probe(variables, state.step)}
 
   job = fit.Job(
-      name=arm.name,
-      method=arm.method,
-      seeds=seeds,
-      batches=data.stack_batches(
-          [_batches(experiment, arm, seed) for seed in seeds]
-      ),
-      steps=train["steps"],
-      directory=folder,
-      cadence=fit.Cadence(**config["cadence"]),
-      evaluate=check,
-      best_metric="eval/balanced" if score else None,
+    name=arm.name,
+    method=arm.method,
+    seeds=seeds,
+    batches=data.stack_batches(
+      [_batches(experiment, arm, seed) for seed in seeds]
+    ),
+    steps=train["steps"],
+    directory=folder,
+    cadence=fit.Cadence(**config["cadence"]),
+    evaluate=check,
+    best_metric="eval/balanced" if score else None,
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
   scores = experiment.scorer("test", logits).score(variables)
-  found = evaluate.seed_results(scores, seeds)
+  found = scoring.seed_results(scores, seeds)
   params, state = experiment.runtime.gather(variables)
   for i, seed in enumerate(found):
     one = jax.tree.map(lambda a, i=i: np.asarray(a[i]), (params, state))
@@ -256,36 +265,42 @@ def _train_group(
   size = models.parameter_count(params) // len(seeds)
   ms = fitted.ms_per_step / len(seeds)
   return {
-      "parameters": size,
-      "ms_per_step": ms if np.isfinite(ms) else None,
-      "wall_seconds": (time.monotonic() - began) / len(seeds),
-      "seeds": [
-          {"seed": s.seed, "metrics": s.metrics, "per_class": s.per_class}
-          for s in found
-      ],
+    "parameters": size,
+    "ms_per_step": ms if np.isfinite(ms) else None,
+    "wall_seconds": (time.monotonic() - began) / len(seeds),
+    "seeds": [
+      {"seed": s.seed, "metrics": s.metrics, "per_class": s.per_class}
+      for s in found
+    ],
   }
 
 
-def _export(experiment, arm, seed, params, model_state) -> None:
+def _export(
+  experiment: Experiment,
+  arm: build.Arm,
+  seed: results_lib.SeedResult,
+  params: Any,
+  model_state: Any,
+) -> None:
   """Writes one student; the main arm's first one also to the run's folder."""
   if not distributed.is_main_process():
     return
   config = arm.config
   card = {
-      "model": config["student"],
-      "num_classes": config["num_classes"],
-      "image_shape": list(config["image_shape"]),
-      "preprocessing": {
-          "mean": config["student"].get("mean", 0.0),
-          "std": config["student"].get("std", 1.0),
-      },
-      "class_names": list(experiment.sets.test.class_names),
-      "metrics": dict(seed.metrics),
-      "arm": arm.name,
-      "method": _describe(arm),
-      "seed": seed.seed,
-      "fingerprint": teach.fingerprint(config),
-      "training_ids": experiment.sets.ids_hash,
+    "model": config["student"],
+    "num_classes": config["num_classes"],
+    "image_shape": list(config["image_shape"]),
+    "preprocessing": {
+      "mean": config["student"].get("mean", 0.0),
+      "std": config["student"].get("std", 1.0),
+    },
+    "class_names": list(experiment.sets.test.class_names),
+    "metrics": dict(seed.metrics),
+    "arm": arm.name,
+    "method": _describe(arm),
+    "seed": seed.seed,
+    "fingerprint": teach.fingerprint(config),
+    "training_ids": experiment.sets.ids_hash,
   }
   folders = [student_folder(experiment.workdir, arm.name, seed.seed)]
   if arm.name == config["main_arm"] and seed.seed == config["seed"]:
@@ -300,48 +315,48 @@ def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
   label = build.label_function(config)
   arrays = experiment.prepared.frozen["labeler"]
   scores = experiment.scorer(
-      "test", lambda frozen, x: label(frozen, x).logits
+    "test", lambda frozen, x: label(frozen, x).logits
   ).score(jax.tree.map(lambda a: a[None], arrays))
-  found = evaluate.seed_results(scores, (config["seed"],))[0]
+  found = scoring.seed_results(scores, (config["seed"],))[0]
   return results_lib.TeacherResult(
-      description=f"{config['labeler']['name']} x {config['num_labelers']}",
-      parameters=models.parameter_count([f.params for f in arrays]),
-      metrics=found.metrics,
-      per_class=found.per_class,
+    description=f"{config['labeler']['name']} x {config['num_labelers']}",
+    parameters=models.parameter_count([f.params for f in arrays]),
+    metrics=found.metrics,
+    per_class=found.per_class,
   )
 
 
 def _finish(
-    experiment: Experiment, arms: list[results_lib.ArmResult]
+  experiment: Experiment, arms: list[results_lib.ArmResult]
 ) -> results_lib.Results:
   """Writes results and report, and says where they are."""
   config, sets, workdir = (
-      experiment.config,
-      experiment.sets,
-      experiment.workdir,
+    experiment.config,
+    experiment.sets,
+    experiment.workdir,
   )
   record = read_config(workdir)
   found = results_lib.Results(
-      title=config["title"],
-      main_arm=config["main_arm"],
-      splits={
-          "train": f"{sets.train.name}, {len(sets.train)} labelled examples"
-          + (f" (ids {sets.ids_hash})" if sets.ids_hash else ""),
-          "eval": f"{sets.test.name}, {len(sets.test)} examples",
-      },
-      class_names=sets.test.class_names,
-      class_counts=sets.counts.tolist(),
-      groups=_group_names(sets.counts, config["groups"]),
-      fingerprints={
-          "config": record["fingerprint"],
-          "data": sets.train.fingerprint,
-          "teacher": experiment.prepared.fingerprint,
-      },
-      arms=arms,
-      teacher=_teacher_result(experiment),
-      versions=record["versions"],
-      hardware=record["hardware"],
-      command=record["command"],
+    title=config["title"],
+    main_arm=config["main_arm"],
+    splits={
+      "train": f"{sets.train.name}, {len(sets.train)} labelled examples"
+      + (f" (ids {sets.ids_hash})" if sets.ids_hash else ""),
+      "eval": f"{sets.test.name}, {len(sets.test)} examples",
+    },
+    class_names=sets.test.class_names,
+    class_counts=sets.counts.tolist(),
+    groups=_group_names(sets.counts, config["groups"]),
+    fingerprints={
+      "config": record["fingerprint"],
+      "data": sets.train.fingerprint,
+      "teacher": experiment.prepared.fingerprint,
+    },
+    arms=arms,
+    teacher=_teacher_result(experiment),
+    versions=record["versions"],
+    hardware=record["hardware"],
+    command=record["command"],
   )
   pictures_of = gallery.make(experiment) if config["gallery_examples"] else None
   if distributed.is_main_process():
@@ -357,12 +372,12 @@ def _finish(
 
 
 def _group_names(counts: np.ndarray, thresholds: build.Config) -> list[str]:
-  """ "many", "medium" or "few" for each class."""
+  """The group of each class: "many", "medium" or "few"."""
   groups = longtail.many_medium_few(
-      counts, many=thresholds["many_above"], few=thresholds["few_below"]
+    counts, many=thresholds["many_above"], few=thresholds["few_below"]
   )
   members = groups._asdict().items()
   return [
-      next(name for name, classes in members if classes[k])
-      for k in range(len(counts))
+    next(name for name, classes in members if classes[k])
+    for k in range(len(counts))
   ]

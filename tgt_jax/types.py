@@ -43,7 +43,7 @@ class Mean(NamedTuple):
   """
 
   total: Array
-  count: Array
+  count: Array  # type: ignore[assignment]  # Shadows tuple.count.
 
 
 Metrics = Mapping[str, Mean]
@@ -53,17 +53,19 @@ Field = Callable[[Array], Array]
 
 
 class NetworkApply(Protocol):
-  """`(params, model_state, x, *, train, rng) -> (Outputs, model_state)`."""
+  """A network's forward pass; see `Network.apply`."""
 
   def __call__(
-      self,
-      params: Params,
-      model_state: ModelState,
-      x: Array,
-      *,
-      train: bool = False,
-      rng: Array | None = None,
-  ) -> tuple[Outputs, ModelState]: ...
+    self,
+    params: Params,
+    model_state: ModelState,
+    x: Array,
+    *,
+    train: bool = False,
+    rng: Array | None = None,
+  ) -> tuple[Outputs, ModelState]:
+    """`(params, model_state, x, *, train, rng) -> (Outputs, model_state)`."""
+    ...
 
 
 class Network(NamedTuple):
@@ -129,5 +131,5 @@ class Method(NamedTuple):
 
   init: Callable[[Array, Batch], TrainState]
   update: Callable[
-      [TrainState, Params, Batch, Array], tuple[TrainState, Metrics]
+    [TrainState, Params, Batch, Array], tuple[TrainState, Metrics]
   ]

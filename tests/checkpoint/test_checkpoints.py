@@ -252,12 +252,15 @@ def test_a_failed_save_does_not_hide_the_error_of_the_block(
       raise ZeroDivisionError
 
   with pytest.warns(RuntimeWarning, match="the disk is full"):
-    pytest.raises(ZeroDivisionError, block)
+    with pytest.raises(ZeroDivisionError):
+      block()
 
 
 _FULL = """
   import logging, resource, sys
-  before = list(logging.getLogger("absl").filters), logging.root.level
+  from absl import logging as absl_logging
+  filters = absl_logging.get_absl_logger().filters
+  before = list(filters), logging.root.level
   import jax.numpy as jnp, numpy as np
   from tgt_jax import checkpoint
 
@@ -274,7 +277,7 @@ _FULL = """
     assert checkpoints.restore(small).step == 1
     checkpoints.save(3, small, iterator_state={})
   # Orbax is kept quiet for as long as it works, not by a global setting.
-  assert before == (logging.getLogger("absl").filters, logging.root.level)
+  assert before == (filters, logging.root.level)
 """
 
 

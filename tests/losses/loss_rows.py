@@ -63,9 +63,9 @@ def z_score(x):
   return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
 
 
-def soft_ce_reference(s, t):
-  entropy = special.entr(softmax(t)).sum(-1)
-  return kl_reference(s, t) + entropy
+def soft_ce_reference(s, t, temperature=2.0):
+  entropy = special.entr(softmax(t / temperature)).sum(-1)
+  return kl_reference(s, t, temperature) + temperature**2 * entropy
 
 
 def js_reference(s, t):
@@ -135,10 +135,10 @@ NONE = -1e4  # As good as probability zero.
 
 ROWS = {
   "soft_cross_entropy": Row(
-    of("soft_cross_entropy"),
+    of("soft_cross_entropy", temperature=2.0),
     soft_ce_reference,
-    hand=(EVEN, SKEWED, np.log(5)),
-    gradient=lambda s, t: softmax(s) - softmax(t),
+    hand=(2 * EVEN, 2 * SKEWED, 4 * np.log(5)),
+    gradient=lambda s, t: 2 * (softmax(s / 2) - softmax(t / 2)),
   ),
   "kl_divergence": Row(
     of("kl_divergence", temperature=3.0),

@@ -151,8 +151,10 @@ def dist_parts(student, teacher):
 @pytest.mark.parametrize("beta, gamma", [(1.0, 0.0), (0.0, 1.0), (2.0, 3.0)])
 def test_mean_of_dist_is_the_published_loss(beta, gamma):
   student, teacher = draw()
-  inter, intra = dist_parts(student, teacher)
-  loss = jax.jit(functools.partial(losses.dist, beta=beta, gamma=gamma))
+  inter, intra = (4 * part for part in dist_parts(student / 2, teacher / 2))
+  loss = jax.jit(
+    functools.partial(losses.dist, temperature=2.0, beta=beta, gamma=gamma)
+  )
   values = loss(student.astype(np.float32), teacher.astype(np.float32))
   np.testing.assert_allclose(
     np.mean(values), beta * inter + gamma * intra, rtol=1e-5

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def numpy_error(logits, labels, num_bins):
   confidence, right = probs.max(-1), probs.argmax(-1) == labels
   edges = np.linspace(0, 1, num_bins + 1)
   error = 0.0
-  for low, high in zip(edges[:-1], edges[1:], strict=True):
+  for low, high in itertools.pairwise(edges):
     inside = (confidence > low) & (confidence <= high)
     if inside.any():
       gap = abs(right[inside].mean() - confidence[inside].mean())
@@ -39,7 +40,7 @@ def test_by_hand():
   """Two bins: confidence .9 with accuracy 1/2, and .6 with accuracy 1."""
   logits = logits_of([0.9, 0.9, 0.6, 0.6])
   bins = metrics.calibration_bins(logits, np.array([0, 1, 0, 0]), num_bins=10)
-  np.testing.assert_array_equal(bins.count, [0, 0, 0, 0, 0, 2, 0, 0, 2, 0])
+  np.testing.assert_array_equal(bins.examples, [0, 0, 0, 0, 0, 2, 0, 0, 2, 0])
   error = metrics.expected_calibration_error(bins)
   assert isinstance(error, float)
   np.testing.assert_allclose(error, (0.4 + 0.4) / 2, rtol=1e-6)
@@ -66,7 +67,7 @@ def test_certain_and_always_right_is_calibrated():
   """Confidence of exactly one falls into the last bin."""
   logits = np.float32([[1e4, 0], [0, 1e4]])
   bins = metrics.calibration_bins(logits, np.array([0, 1]))
-  assert bins.count[-1] == 2
+  assert bins.examples[-1] == 2
   assert metrics.expected_calibration_error(bins) == 0
 
 
@@ -87,6 +88,8 @@ def test_seeds_and_nothing_at_all():
 
 def test_bad_arguments():
   with pytest.raises(ValueError, match="num_bins"):
-    metrics.calibration_bins(np.zeros((1, 2), np.float32), [0], num_bins=0)
+    metrics.calibration_bins(
+      np.zeros((1, 2), np.float32), np.array([0]), num_bins=0
+    )
   with pytest.raises(ValueError, match="leading"):
     metrics.calibration_bins(np.zeros((2, 2), np.float32), np.array([0]))

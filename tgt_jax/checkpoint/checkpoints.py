@@ -40,8 +40,7 @@ from orbax.checkpoint.checkpoint_managers import (
   preservation_policy as preservation,
 )
 
-from tgt_jax.checkpoint import integrity
-from tgt_jax.checkpoint import leaves as leaves_lib
+from tgt_jax.checkpoint import integrity, leaves as leaves_lib
 
 PyTree = Any
 

@@ -261,7 +261,8 @@ def tfds(
       needed where images differ in size.
     in_memory: decode everything once, or at every read; None decides by size,
       up to 1 GiB in memory. Either way the labels are read once, which passes
-      over all records.
+      over all records. The fingerprint is of the decoded images, or else of
+      the names and sizes of the prepared files, so the two differ.
 
   Raises:
     FileNotFoundError: not prepared, or prepared in a format without random

@@ -11,16 +11,16 @@ from tgt_jax.types import Array, Mean
 
 
 def diagnose(
-    *,
-    z: Array,
-    moved_z: Array,
-    x: Array,
-    moved_x: Array,
-    disagreement: Array,
-    moved_disagreement: Array,
-    teacher_logits: Array,
-    moved_teacher_logits: Array,
-    mask: Array | None = None,
+  *,
+  z: Array,
+  moved_z: Array,
+  x: Array,
+  moved_x: Array,
+  disagreement: Array,
+  moved_disagreement: Array,
+  teacher_logits: Array,
+  moved_teacher_logits: Array,
+  mask: Array | None = None,
 ) -> dict[str, Mean]:
   """Per-batch means of everything worth watching in an exploration.
 
@@ -50,18 +50,18 @@ def diagnose(
   weights = jnp.ones(z.shape[0]) if mask is None else mask
   kept = jnp.argmax(teacher_logits, -1) == jnp.argmax(moved_teacher_logits, -1)
   values = {
-      "explore/latent_step": geometry.rms(moved_z - z),
-      "explore/image_step": geometry.rms(moved_x - x),
-      "explore/disagreement_before": disagreement,
-      "explore/disagreement_after": moved_disagreement,
-      "explore/label_kept": kept.astype(jnp.float32),
+    "explore/latent_step": geometry.rms(moved_z - z),
+    "explore/image_step": geometry.rms(moved_x - x),
+    "explore/disagreement_before": disagreement,
+    "explore/disagreement_after": moved_disagreement,
+    "explore/label_kept": kept.astype(jnp.float32),
   }
   metrics = {
-      name: Mean(jnp.sum(weights * v), jnp.sum(weights))
-      for name, v in values.items()
+    name: Mean(jnp.sum(weights * v), jnp.sum(weights))
+    for name, v in values.items()
   }
   metrics["explore/diversity"] = Mean(
-      jnp.sum(weights * _spread(moved_x)), jnp.sum(weights * _spread(x))
+    jnp.sum(weights * _spread(moved_x)), jnp.sum(weights * _spread(x))
   )
   return metrics
 

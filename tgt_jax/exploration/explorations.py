@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from tgt_jax import checks, registry
 from tgt_jax.exploration import geometry
 from tgt_jax.exploration.schedules import Strength, as_schedule
-from tgt_jax.types import Array, Field
+from tgt_jax.types import Array
 
 
 class Exploration(NamedTuple):
@@ -70,14 +70,14 @@ def random(sigma: Strength) -> Exploration:
 
 
 def gradient_ascent(
-    step_size: Strength,
-    num_steps: int = 1,
-    *,
-    normalize: bool = True,
-    start_sigma: Strength = 0.0,
-    noise: Strength = 0.0,
-    radius: float | None = None,
-    sphere: bool = False,
+  step_size: Strength,
+  num_steps: int = 1,
+  *,
+  normalize: bool = True,
+  start_sigma: Strength = 0.0,
+  noise: Strength = 0.0,
+  radius: float | None = None,
+  sphere: bool = False,
 ) -> Exploration:
   """Climbs the student-teacher disagreement (TGT-gradient).
 
@@ -140,7 +140,7 @@ def gradient_ascent(
     steps = jnp.arange(num_steps)
     # A short ascent is unrolled: on CPU a loop's body fuses less well.
     latent, _ = jax.lax.scan(
-        ascend, latent, steps, unroll=num_steps if num_steps <= 4 else 1
+      ascend, latent, steps, unroll=num_steps if num_steps <= 4 else 1
     )
     return latent
 
@@ -194,9 +194,9 @@ def chain(*explorations: Spec, parts: Sequence[Spec] = ()) -> Exploration:
 
 
 def mixture(
-    *explorations: Spec,
-    parts: Sequence[Spec] = (),
-    weights: Sequence[float] | None = None,
+  *explorations: Spec,
+  parts: Sequence[Spec] = (),
+  weights: Sequence[float] | None = None,
 ) -> Exploration:
   """Draws one of several explorations for each example.
 
@@ -213,8 +213,8 @@ def mixture(
     weights = (1.0 / len(members),) * len(members)
   if len(weights) != len(members) or abs(sum(weights) - 1.0) > 1e-6:
     raise ValueError(
-        f"mixture needs {len(members)} weights that sum to 1, got"
-        f" {tuple(weights)}"
+      f"mixture needs {len(members)} weights that sum to 1, got"
+      f" {tuple(weights)}"
     )
 
   def explore(z, rng, disagreement, *, step=0, partner=None):
@@ -239,9 +239,7 @@ def _fold(rng: Array, number: int) -> Array:
 def _members(specs: Sequence[Spec]) -> tuple[Exploration, ...]:
   if not specs:
     raise ValueError("expected at least one exploration, got none")
-  return tuple(
-      s if isinstance(s, Exploration) else from_spec(s) for s in specs
-  )
+  return tuple(s if isinstance(s, Exploration) else from_spec(s) for s in specs)
 
 
 def from_spec(spec: Mapping[str, Any]) -> Exploration:
@@ -250,10 +248,10 @@ def from_spec(spec: Mapping[str, Any]) -> Exploration:
 
 
 EXPLORATIONS: dict[str, Callable[..., Exploration]] = {
-    "stay": stay,
-    "random": random,
-    "gradient_ascent": gradient_ascent,
-    "interpolate": interpolate,
-    "chain": chain,
-    "mixture": mixture,
+  "stay": stay,
+  "random": random,
+  "gradient_ascent": gradient_ascent,
+  "interpolate": interpolate,
+  "chain": chain,
+  "mixture": mixture,
 }

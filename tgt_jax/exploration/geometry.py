@@ -35,7 +35,7 @@ def unit(vectors: Array) -> Array:
 
 
 def project(
-    centre: Array, z: Array, radius: float | Array, *, sphere: bool = False
+  centre: Array, z: Array, radius: float | Array, *, sphere: bool = False
 ) -> Array:
   """Brings each latent back to within `radius` (RMS) of its centre.
 

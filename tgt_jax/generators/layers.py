@@ -34,7 +34,7 @@ def compute_dtype(name: str) -> jnp.dtype:
     ValueError: not one of `DTYPES`, or float64 while JAX has it disabled.
   """
   checks.one_of(DTYPES, dtype=name)
-  if name == "float64" and jnp.zeros(()).dtype != 0:
+  if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
     raise ValueError(
       "dtype 'float64' needs jax_enable_x64; set it or choose 'float32'"
     )

@@ -88,9 +88,7 @@ def _as_generator(
   def logits_of(params: Params, model_state: ModelState, z: Array) -> Array:
     layers.check_batch("z", z, module.latent_shape)
     quantized = quantization.quantize(_codebook(model_state).vectors, z)
-    logits: Any = module.apply(
-      {"params": params}, quantized, method="decode"
-    )
+    logits: Any = module.apply({"params": params}, quantized, method="decode")
     return logits
 
   def decode(params: Params, model_state: ModelState, z: Array) -> Array:

@@ -25,6 +25,7 @@ own, decorate it with `distance_factory` or `label_loss_factory` and name it
 Distances leave the teacher's gradient alone, because gradient exploration
 needs it; see `tgt_jax.losses.distances`.
 """
+
 from __future__ import annotations
 
 from tgt_jax.losses.distances import (

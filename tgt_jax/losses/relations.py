@@ -76,22 +76,24 @@ def dist(
   student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
   checks.positive(temperature=temperature)
   checks.non_negative(beta=beta, gamma=gamma)
-  where = _common.class_mask(True if where is None else where, student_logits)
+  kept = _common.class_mask(where, student_logits)
+  if kept is None:
+    kept = jnp.ones(student_logits.shape, jnp.bool_)
 
-  rows = jnp.any(where, axis=1)
-  kept = where | ~rows[:, None]  # A softmax over nothing would be NaN.
+  rows = jnp.any(kept, axis=1)
+  some = kept | ~rows[:, None]  # A softmax over nothing would be NaN.
   student = jnp.exp(
-    _common.log_probabilities(student_logits / temperature, -1, kept)
+    _common.log_probabilities(student_logits / temperature, -1, some)
   )
   teacher = jnp.exp(
-    _common.log_probabilities(teacher_logits / temperature, -1, kept)
+    _common.log_probabilities(teacher_logits / temperature, -1, some)
   )
   inter = 1.0 - jnp.sum(
-    _unit(student, 1, where) * _unit(teacher, 1, where), axis=1
+    _unit(student, 1, kept) * _unit(teacher, 1, kept), axis=1
   )
-  scale = jnp.sum(rows) / jnp.maximum(jnp.sum(jnp.any(where, axis=0)), 1)
+  scale = jnp.sum(rows) / jnp.maximum(jnp.sum(jnp.any(kept, axis=0)), 1)
   intra = 1.0 - scale * jnp.sum(
-    _unit(student, 0, where) * _unit(teacher, 0, where), axis=1
+    _unit(student, 0, kept) * _unit(teacher, 0, kept), axis=1
   )
   loss = temperature**2 * (beta * inter + gamma * intra)
   return jnp.where(rows, loss, 0.0)

@@ -71,7 +71,9 @@ def standardised(distance: Distance) -> Distance:
   """
 
   @functools.wraps(distance)
-  def wrapped(student_logits: Array, teacher_logits: Array, **kwargs: Any):
+  def wrapped(
+    student_logits: Array, teacher_logits: Array, **kwargs: Any
+  ) -> Array:
     shared = {k: kwargs[k] for k in ("axis", "where") if k in kwargs}
     return distance(
       logit_standardisation(student_logits, **shared),
@@ -117,7 +119,9 @@ def with_priors(
     return logits + _common.per_class(log_prior, logits, axis, name="log_prior")
 
   @functools.wraps(distance)
-  def wrapped(student_logits: Array, teacher_logits: Array, **kwargs: Any):
+  def wrapped(
+    student_logits: Array, teacher_logits: Array, **kwargs: Any
+  ) -> Array:
     checks.floating(
       student_logits=student_logits, teacher_logits=teacher_logits
     )

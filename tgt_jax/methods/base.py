@@ -16,14 +16,14 @@ import optax
 
 from tgt_jax import metrics
 from tgt_jax.types import (
-    Array,
-    Batch,
-    Mean,
-    Method,
-    Metrics,
-    ModelState,
-    Params,
-    TrainState,
+  Array,
+  Batch,
+  Mean,
+  Method,
+  Metrics,
+  ModelState,
+  Params,
+  TrainState,
 )
 
 
@@ -66,8 +66,8 @@ def _microbatches(batch: Batch, number: int) -> Batch:
   def split(array: Array) -> Array:
     if array.shape[0] % number:
       raise ValueError(
-          f"a batch of {array.shape[0]} does not split into {number}"
-          " accumulation steps; choose a divisor of the batch size"
+        f"a batch of {array.shape[0]} does not split into {number}"
+        " accumulation steps; choose a divisor of the batch size"
       )
     tail = array.shape[1:]
     return array.reshape((-1, number) + tail).swapaxes(0, 1)
@@ -102,23 +102,25 @@ def _gradient(loss: LossFn, number: int) -> Callable:
 
 
 def partitioned(
-    optimizers: Mapping[str, optax.GradientTransformation],
+  optimizers: Mapping[str, optax.GradientTransformation],
 ) -> optax.GradientTransformation:
   """One optimiser per participant, over the top-level keys of `params`."""
 
   def labels(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: jax.tree.map(lambda _, k=key: k, params[key]) for key in params}
+    return {
+      key: jax.tree.map(lambda _, k=key: k, params[key]) for key in params
+    }
 
   return optax.partition(dict(optimizers), labels)
 
 
 def from_loss(
-    loss: LossFn,
-    init: InitFn,
-    tx: optax.GradientTransformation,
-    *,
-    ema_decay: float = 0.0,
-    accumulate: int = 1,
+  loss: LossFn,
+  init: InitFn,
+  tx: optax.GradientTransformation,
+  *,
+  ema_decay: float = 0.0,
+  accumulate: int = 1,
 ) -> Method:
   """The ordinary method: one loss, one gradient, one optimiser step.
 
@@ -139,16 +141,16 @@ def from_loss(
   def start(rng: Array, batch: Batch) -> TrainState:
     params, model_state = init(rng, batch)
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=tx.init(params),
-        ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=model_state,
+      opt_state=tx.init(params),
+      ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
     )
 
   def update(state, frozen, batch, rng):
     (value, aux), grads = slope(
-        state.params, state.model_state, frozen, batch, rng, state.step
+      state.params, state.model_state, frozen, batch, rng, state.step
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -156,12 +158,12 @@ def from_loss(
     if ema_decay:
       ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
     sums = {
-        **aux.metrics,
-        "loss/total": Mean(value, jnp.ones(())),
-        "loss/gradient_norm": Mean(optax.global_norm(grads), jnp.ones(())),
+      **aux.metrics,
+      "loss/total": Mean(value, jnp.ones(())),
+      "loss/gradient_norm": Mean(optax.tree.norm(grads), jnp.ones(())),
     }
     new_state = TrainState(
-        state.step + 1, params, aux.model_state, opt_state, ema
+      state.step + 1, params, aux.model_state, opt_state, ema
     )
     return new_state, sums
 

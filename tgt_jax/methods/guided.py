@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,26 +53,27 @@ def _weights(values: Mapping[str, float] | None) -> Weights:
 
 
 def start_points(
-    batch: Batch, rng: Array, number: int, needs_partner: bool
+  batch: Batch, rng: Array, number: int, needs_partner: bool
 ) -> Starts:
   """`number` start points per example of the batch, each with its key."""
   points = batch.get("starts", batch)
-  again = lambda a: None if a is None else jnp.repeat(a, number, axis=0)
+
+  def again(array: Any) -> Any:
+    return None if array is None else jnp.repeat(array, number, axis=0)
+
   # The partner is the batch's next example, found before the batch is split.
   other = lambda a: again(None if a is None else jnp.roll(a, 1, axis=0))
   image, latent = points["image"], points.get("latent")
   return Starts(
-      image=again(image),
-      rng=rng_lib.split_examples(rng, image.shape[0] * number),
-      latent=again(latent),
-      partner_image=other(image) if needs_partner else None,
-      partner_latent=other(latent) if needs_partner else None,
+    image=again(image),
+    rng=rng_lib.split_examples(rng, image.shape[0] * number),
+    latent=again(latent),
+    partner_image=other(image) if needs_partner else None,
+    partner_latent=other(latent) if needs_partner else None,
   )
 
 
-def _teacher_logits(
-    parts: Parts, frozen: Params, batch: Batch
-) -> Array:
+def _teacher_logits(parts: Parts, frozen: Params, batch: Batch) -> Array:
   """h(x), from the cache where the batch carries it."""
   if "teacher_logits" in batch:
     return batch["teacher_logits"]
@@ -82,16 +83,16 @@ def _teacher_logits(
 
 
 def make_neighbours(
-    parts: Parts,
-    neighbours: Neighbours,
-    params: Params,
-    model_state: ModelState,
-    frozen: Params,
-    batch: Batch,
-    rng: Array,
-    step: Array,
-    *,
-    number: int = 1,
+  parts: Parts,
+  neighbours: Neighbours,
+  params: Params,
+  model_state: ModelState,
+  frozen: Params,
+  batch: Batch,
+  rng: Array,
+  step: Array,
+  *,
+  number: int = 1,
 ) -> Shown:
   """New examples for the student, constants to its gradient.
 
@@ -116,11 +117,11 @@ def make_neighbours(
 
 
 def guided(
-    parts: Parts,
-    weights: Weights,
-    neighbours: Neighbours | None = None,
-    *,
-    num_generated: int = 1,
+  parts: Parts,
+  weights: Weights,
+  neighbours: Neighbours | None = None,
+  *,
+  num_generated: int = 1,
 ) -> LossFn:
   """The loss of the module docstring.
 
@@ -133,31 +134,33 @@ def guided(
   """
   if num_generated < 1:
     raise ValueError(f"num_generated must be >= 1, got {num_generated}")
+  if weights.generated and neighbours is None:
+    raise ValueError("weights.generated needs neighbours to generate from")
 
   def loss(params, model_state, frozen, batch, rng, step):
     x, mask = batch["image"], batch.get("mask")
     size = x.shape[0]
     inputs, shown = x, None
-    if weights.generated:
+    if weights.generated and neighbours is not None:
       shown = make_neighbours(
-          parts,
-          neighbours,
-          params["student"],
-          model_state["student"],
-          frozen,
-          batch,
-          rng_lib.stream(rng, "explore"),
-          step,
-          number=num_generated,
+        parts,
+        neighbours,
+        params["student"],
+        model_state["student"],
+        frozen,
+        batch,
+        rng_lib.stream(rng, "explore"),
+        step,
+        number=num_generated,
       )
       # One forward pass over both halves is cheaper than two.
       inputs = jnp.concatenate([x, shown.image])
     outputs, student_state = parts.student.apply(
-        params["student"],
-        model_state["student"],
-        inputs,
-        train=True,
-        rng=rng_lib.stream(rng, "dropout"),
+      params["student"],
+      model_state["student"],
+      inputs,
+      train=True,
+      rng=rng_lib.stream(rng, "dropout"),
     )
     logits, generated_logits = outputs.logits[:size], outputs.logits[size:]
 
@@ -176,7 +179,7 @@ def guided(
       metrics["loss/generated"] = metrics_lib.mean(values)
       metrics |= _explore_metrics(batch, shown, num_generated)
     metrics["train/accuracy"] = metrics_lib.mean(
-        (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
+      (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
     )
     return total, Aux(metrics, {**model_state, "student": student_state})
 
@@ -187,9 +190,9 @@ def _explore_metrics(batch: Batch, shown: Shown, number: int) -> Metrics:
   labels = jnp.repeat(batch.get("starts", batch)["label"], number, axis=0)
   kept = jnp.argmax(shown.targets, -1) == labels
   return {
-      "explore/step": metrics_lib.mean(shown.moved),
-      "explore/label_kept": metrics_lib.mean(kept.astype(jnp.float32)),
-      "explore/weight": metrics_lib.mean(shown.weight),
+    "explore/step": metrics_lib.mean(shown.moved),
+    "explore/label_kept": metrics_lib.mean(kept.astype(jnp.float32)),
+    "explore/weight": metrics_lib.mean(shown.weight),
   }
 
 
@@ -198,18 +201,16 @@ def supervised(parts: Parts) -> LossFn:
   return guided(parts, Weights(1.0, 0.0, 0.0))
 
 
-def kd(
-    parts: Parts, *, weights: Mapping[str, float] | None = None
-) -> LossFn:
+def kd(parts: Parts, *, weights: Mapping[str, float] | None = None) -> LossFn:
   """Distillation on the real examples (Hinton et al. 2015)."""
   return guided(parts, _weights(weights)._replace(generated=0.0))
 
 
 def tgt(
-    parts: Parts,
-    *,
-    weights: Mapping[str, float] | None = None,
-    num_generated: int = 1,
+  parts: Parts,
+  *,
+  weights: Mapping[str, float] | None = None,
+  num_generated: int = 1,
 ) -> LossFn:
   """Teacher-guided training with `parts.exploration` (arXiv 2208.06825).
 
@@ -219,19 +220,19 @@ def tgt(
     num_generated: new examples per start point.
   """
   return guided(
-      parts,
-      _weights(weights),
-      neighbours_lib.explored(parts),
-      num_generated=num_generated,
+    parts,
+    _weights(weights),
+    neighbours_lib.explored(parts),
+    num_generated=num_generated,
   )
 
 
 def mixup_kd(
-    parts: Parts,
-    *,
-    weights: Mapping[str, float] | None = None,
-    alpha: float = 1.0,
-    num_generated: int = 1,
+  parts: Parts,
+  *,
+  weights: Mapping[str, float] | None = None,
+  alpha: float = 1.0,
+  num_generated: int = 1,
 ) -> LossFn:
   """Distillation also on mixed inputs, labelled by the teacher.
 
@@ -251,11 +252,11 @@ def mixup_kd(
 
 
 def noise_kd(
-    parts: Parts,
-    *,
-    weights: Mapping[str, float] | None = None,
-    sigma: float = 0.1,
-    num_generated: int = 1,
+  parts: Parts,
+  *,
+  weights: Mapping[str, float] | None = None,
+  sigma: float = 0.1,
+  num_generated: int = 1,
 ) -> LossFn:
   """Distillation also on inputs with pixel noise, labelled by the teacher.
 
@@ -270,7 +271,7 @@ def noise_kd(
 
 
 def unlabelled_kd(
-    parts: Parts, *, weights: Mapping[str, float] | None = None
+  parts: Parts, *, weights: Mapping[str, float] | None = None
 ) -> LossFn:
   """Distillation also on the start points as they are.
 
@@ -281,13 +282,13 @@ def unlabelled_kd(
 
 
 def uda(
-    parts: Parts,
-    *,
-    weights: Mapping[str, float] | None = None,
-    shift: int = 2,
-    sigma: float = 0.1,
-    sharpen: float = 0.4,
-    confidence: float = 0.6,
+  parts: Parts,
+  *,
+  weights: Mapping[str, float] | None = None,
+  shift: int = 2,
+  sigma: float = 0.1,
+  sharpen: float = 0.4,
+  confidence: float = 0.6,
 ) -> LossFn:
   """Labels plus consistency under jitter; no teacher (arXiv 1904.12848).
 
@@ -301,17 +302,17 @@ def uda(
     confidence: targets less sure than this are left out.
   """
   made = neighbours_lib.consistency(
-      parts, shift=shift, sigma=sigma, sharpen=sharpen, confidence=confidence
+    parts, shift=shift, sigma=sigma, sharpen=sharpen, confidence=confidence
   )
   return guided(parts, _weights({"distill": 0.0, **(weights or {})}), made)
 
 
 METHODS: dict[str, Callable[..., LossFn]] = {
-    "supervised": supervised,
-    "kd": kd,
-    "tgt": tgt,
-    "mixup_kd": mixup_kd,
-    "noise_kd": noise_kd,
-    "unlabelled_kd": unlabelled_kd,
-    "uda": uda,
+  "supervised": supervised,
+  "kd": kd,
+  "tgt": tgt,
+  "mixup_kd": mixup_kd,
+  "noise_kd": noise_kd,
+  "unlabelled_kd": unlabelled_kd,
+  "uda": uda,
 }

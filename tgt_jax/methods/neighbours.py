@@ -95,7 +95,7 @@ def disagreement_field(parts: Parts, context: Context) -> Callable:
   def disagreement(z: Array) -> Array:
     x = teacher.decode(context.frozen, z)
     outputs, _ = parts.student.apply(
-        context.params, context.state, x, train=False
+      context.params, context.state, x, train=False
     )
     targets = teacher.label(context.frozen, x).logits
     return parts.disagreement(outputs.logits, targets)
@@ -122,7 +122,7 @@ class Trace(NamedTuple):
 
 
 def _move(
-    parts: Parts, context: Context, starts: Starts
+  parts: Parts, context: Context, starts: Starts
 ) -> tuple[Array, Array]:
   """Latents before and after `parts.exploration`."""
 
@@ -136,11 +136,11 @@ def _move(
   if parts.exploration.needs_partner:
     partner = latent(starts.partner_image, starts.partner_latent)
   moved = parts.exploration.explore(
-      z,
-      starts.rng,
-      disagreement_field(parts, context),
-      step=context.step,
-      partner=partner,
+    z,
+    starts.rng,
+    disagreement_field(parts, context),
+    step=context.step,
+    partner=partner,
   )
   return z, moved
 
@@ -155,15 +155,25 @@ def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
   def look(z):
     x = parts.teacher.decode(context.frozen, z)
     student, _ = parts.student.apply(
-        context.params, context.state, x, train=False
+      context.params, context.state, x, train=False
     )
     teacher = parts.teacher.label(context.frozen, x).logits
     return x, student.logits, teacher
 
   ends = _move(parts, context, starts)
-  images, student, teacher = zip(*map(look, ends), strict=True)
-  distance = tuple(map(parts.disagreement, student, teacher))
-  return Trace(ends, images, student, teacher, distance)
+  (x, student, teacher), (moved_x, moved_student, moved_teacher) = map(
+    look, ends
+  )
+  return Trace(
+    z=ends,
+    image=(x, moved_x),
+    student=(student, moved_student),
+    teacher=(teacher, moved_teacher),
+    disagreement=(
+      parts.disagreement(student, teacher),
+      parts.disagreement(moved_student, moved_teacher),
+    ),
+  )
 
 
 def explored(parts: Parts) -> Neighbours:
@@ -196,7 +206,8 @@ def input_mixup(parts: Parts, alpha: float) -> Neighbours:
   def mix(starts: Starts) -> Array:
     draw = lambda key: jax.random.beta(key, alpha, alpha)
     share = geometry.expand(jax.vmap(draw)(starts.rng), starts.image)
-    return starts.image + share * (starts.partner_image - starts.image)
+    partner: Any = starts.partner_image
+    return starts.image + share * (partner - starts.image)
 
   return _labelled_inputs(parts, mix, needs_partner=True)
 
@@ -213,12 +224,12 @@ def input_noise(parts: Parts, sigma: float) -> Neighbours:
 
 
 def consistency(
-    parts: Parts,
-    *,
-    shift: int,
-    sigma: float,
-    sharpen: float,
-    confidence: float,
+  parts: Parts,
+  *,
+  shift: int,
+  sigma: float,
+  sharpen: float,
+  confidence: float,
 ) -> Neighbours:
   """Jittered inputs with the student's own prediction as the target (UDA).
 
@@ -240,16 +251,16 @@ def consistency(
 
   def make(context: Context, starts: Starts) -> Shown:
     outputs, _ = parts.student.apply(
-        context.params, context.state, starts.image, train=False
+      context.params, context.state, starts.image, train=False
     )
     probs = jax.nn.softmax(outputs.logits)
     jitter = lambda key, image: _jitter(key, image, shift, sigma)
     x = jax.vmap(jitter)(starts.rng, starts.image)
     return Shown(
-        image=x,
-        targets=outputs.logits / sharpen,
-        weight=(jnp.max(probs, -1) >= confidence).astype(jnp.float32),
-        moved=geometry.rms(x - starts.image),
+      image=x,
+      targets=outputs.logits / sharpen,
+      weight=(jnp.max(probs, -1) >= confidence).astype(jnp.float32),
+      moved=geometry.rms(x - starts.image),
     )
 
   return Neighbours(make)
@@ -266,9 +277,9 @@ def _jitter(key: Array, image: Array, shift: int, sigma: float) -> Array:
 
 
 def _labelled_inputs(
-    parts: Parts,
-    transform: Callable[[Starts], Array],
-    needs_partner: bool = False,
+  parts: Parts,
+  transform: Callable[[Starts], Array],
+  needs_partner: bool = False,
 ) -> Neighbours:
   """Inputs made without a generator, labelled by the teacher."""
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import metrics as metrics_lib
-from tgt_jax import rng as rng_lib
+from tgt_jax import metrics as metrics_lib, rng as rng_lib
 from tgt_jax.exploration import geometry
 from tgt_jax.methods.base import Aux, LossFn, weighted_mean
 from tgt_jax.teachers import Teacher
@@ -25,10 +24,10 @@ def generator_loss(generator: Generator) -> LossFn:
   def loss(params, model_state, frozen, batch, rng, step):
     del frozen, step
     values, terms, state = generator.loss(
-        params["generator"],
-        model_state["generator"],
-        batch["image"],
-        rng=rng_lib.stream(rng, "generator"),
+      params["generator"],
+      model_state["generator"],
+      batch["image"],
+      rng=rng_lib.stream(rng, "generator"),
     )
     metrics = {f"loss/{name}": metrics_lib.mean(v) for name, v in terms.items()}
     return weighted_mean(values), Aux(metrics, {"generator": state})
@@ -37,12 +36,12 @@ def generator_loss(generator: Generator) -> LossFn:
 
 
 def labeler_loss(
-    network: Network,
-    label_loss: Callable[[Array, Array], Array],
-    teacher: Teacher | None = None,
-    *,
-    reconstruction: float = 0.0,
-    sigma: float = 0.0,
+  network: Network,
+  label_loss: Callable[[Array, Array], Array],
+  teacher: Teacher | None = None,
+  *,
+  reconstruction: float = 0.0,
+  sigma: float = 0.0,
 ) -> LossFn:
   """Labels on real images and, by option, on what the generator makes of them.
 
@@ -61,15 +60,17 @@ def labeler_loss(
   """
   if reconstruction < 0 or sigma < 0:
     raise ValueError(
-        "reconstruction and sigma must be >= 0, got"
-        f" {reconstruction} and {sigma}"
+      f"reconstruction and sigma must be >= 0, got {reconstruction} and {sigma}"
     )
+
+  if reconstruction and teacher is None:
+    raise ValueError("reconstruction needs a teacher that encodes and decodes")
 
   def loss(params, model_state, frozen, batch, rng, step):
     del step
     x, y = batch["image"], batch["label"]
     size, inputs = x.shape[0], x
-    if reconstruction:
+    if reconstruction and teacher is not None:
       z = teacher.encode(frozen, x)
       if sigma:
         keys = rng_lib.split_examples(rng_lib.stream(rng, "explore"), size)
@@ -77,11 +78,11 @@ def labeler_loss(
       seen = teacher.render(frozen, teacher.decode(frozen, z))
       inputs = jnp.concatenate([x, jax.lax.stop_gradient(seen)])
     outputs, state = network.apply(
-        params["student"],
-        model_state["student"],
-        inputs,
-        train=True,
-        rng=rng_lib.stream(rng, "dropout"),
+      params["student"],
+      model_state["student"],
+      inputs,
+      train=True,
+      rng=rng_lib.stream(rng, "dropout"),
     )
     values = label_loss(outputs.logits[:size], y)
     total = weighted_mean(values)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics: sums and counts on the device, one division on the host."""
+
 from __future__ import annotations
 
 from tgt_jax.metrics.calibration import (

@@ -17,12 +17,12 @@ class CalibrationBins(NamedTuple):
   """Sums per confidence bin, each [bins]; batches add with `add_metrics`.
 
   Attributes:
-    count: examples, or their weights.
+    examples: how many, or the sum of their weights.
     confidence: sum of the top class's probabilities.
     correct: number of right predictions.
   """
 
-  count: Array
+  examples: Array
   confidence: Array
   correct: Array
 
@@ -70,7 +70,7 @@ def calibration_bins(
     return jnp.zeros(num_bins, values.dtype).at[index].add(values)
 
   return CalibrationBins(
-    count=per_bin(jnp.ones_like(confidence)),
+    examples=per_bin(jnp.ones_like(confidence)),
     confidence=per_bin(confidence),
     correct=per_bin(correct.astype(confidence.dtype)),
   )
@@ -86,11 +86,11 @@ def expected_calibration_error(bins: CalibrationBins) -> Any:
     A float, or an array [...] where the bins have leading axes; NaN where
     there were no examples.
   """
-  count, confidence, correct = (
+  examples, confidence, correct = (
     np.asarray(value, np.float64) for value in jax.device_get(bins)
   )
   gaps = np.sum(np.abs(correct - confidence), axis=-1)
-  total = np.sum(count, axis=-1)
+  total = np.sum(examples, axis=-1)
   error = np.full(np.shape(total), np.nan)
   np.divide(gaps, total, out=error, where=total > 0)
   return error if error.ndim else float(error)

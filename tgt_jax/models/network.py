@@ -45,11 +45,16 @@ def as_network(module: nn.Module) -> Network:
       )
     variables = {"params": params, **model_state}
     if not train:
-      return module.apply(variables, x, train=False), model_state
-    rngs = {} if rng is None else {"dropout": rng}
-    outputs, changed = module.apply(
-      variables, x, train=True, rngs=rngs, mutable=list(model_state)
+      outputs: Any = module.apply(variables, x, train=False)
+      return outputs, model_state
+    result: Any = module.apply(
+      variables,
+      x,
+      train=True,
+      rngs={} if rng is None else {"dropout": rng},
+      mutable=list(model_state),
     )
+    outputs, changed = result
     return outputs, {**model_state, **changed}
 
   return Network(init=init, apply=apply)

@@ -122,7 +122,9 @@ def load_gallery(path: str | pathlib.Path) -> Gallery:
   if not path.is_file():
     raise FileNotFoundError(f"no file {path}")
   try:
-    with np.load(path, allow_pickle=False) as stored:
+    # From memory: of a damaged file numpy would leave the handle open.
+    content = io.BytesIO(path.read_bytes())
+    with np.load(content, allow_pickle=False) as stored:
       arrays = {name: stored[name] for name in Gallery._fields}
   except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
     raise ValueError(

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers and the compiled training step."""
 
+from __future__ import annotations
+
 from tgt_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer
 from tgt_jax.training.step import empty_totals, init_state, make_step, roots
 
 __all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "empty_totals",
-    "init_state",
-    "make_optimizer",
-    "make_step",
-    "roots",
+  "OPTIMIZERS",
+  "SCHEDULES",
+  "empty_totals",
+  "init_state",
+  "make_optimizer",
+  "make_step",
+  "roots",
 ]

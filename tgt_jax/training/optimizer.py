@@ -19,22 +19,22 @@ def _decay_mask(params: Any) -> Any:
 
 
 def adam(
-    rate: Any, *, b1: float = 0.9, b2: float = 0.999, weight_decay: float = 0.0
+  rate: Any, *, b1: float = 0.9, b2: float = 0.999, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
   """Adam; AdamW where `weight_decay` is above zero."""
   if weight_decay:
     return optax.adamw(
-        rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decay_mask
+      rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decay_mask
     )
   return optax.adam(rate, b1=b1, b2=b2)
 
 
 def sgd(
-    rate: Any,
-    *,
-    momentum: float = 0.9,
-    nesterov: bool = True,
-    weight_decay: float = 0.0,
+  rate: Any,
+  *,
+  momentum: float = 0.9,
+  nesterov: bool = True,
+  weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
   """SGD with momentum; `weight_decay` is added to the gradient (L2)."""
   step = optax.sgd(rate, momentum=momentum or None, nesterov=nesterov)
@@ -43,26 +43,26 @@ def sgd(
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adam": adam,
-    "sgd": sgd,
+  "adam": adam,
+  "sgd": sgd,
 }
 
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+  "constant": lambda rate, steps: optax.constant_schedule(rate),
+  "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+  "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
 }
 
 
 def make_optimizer(
-    name: str,
-    *,
-    learning_rate: float,
-    steps: int,
-    schedule: str = "cosine",
-    warmup_steps: int = 0,
-    clip_norm: float = 0.0,
-    **hyper: Any,
+  name: str,
+  *,
+  learning_rate: float,
+  steps: int,
+  schedule: str = "cosine",
+  warmup_steps: int = 0,
+  clip_norm: float = 0.0,
+  **hyper: Any,
 ) -> optax.GradientTransformation:
   """Builds an optimiser.
 
@@ -82,7 +82,7 @@ def make_optimizer(
   checks.non_negative(warmup_steps=warmup_steps, clip_norm=clip_norm)
   if warmup_steps >= steps:
     raise ValueError(
-        f"warmup_steps must be below steps, got {warmup_steps} >= {steps}"
+      f"warmup_steps must be below steps, got {warmup_steps} >= {steps}"
     )
   shape = registry.resolve(SCHEDULES, schedule, family="learning-rate schedule")
   rate = shape(learning_rate, steps - warmup_steps)

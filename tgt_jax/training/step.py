@@ -57,7 +57,7 @@ def make_step(method: Method, **jit_options: Any) -> Step:
     # A convolution vmapped over one seed would still become a grouped one.
     first = lambda tree: jax.tree.map(lambda a: a[0], tree)
     state, totals = one(
-        first(state), first(totals), frozen, first(batch), root[0]
+      first(state), first(totals), frozen, first(batch), root[0]
     )
     return jax.tree.map(lambda a: a[None], (state, totals))
 
@@ -65,11 +65,11 @@ def make_step(method: Method, **jit_options: Any) -> Step:
 
 
 def empty_totals(
-    method: Method,
-    state: TrainState,
-    frozen: Params,
-    batch: Batch,
-    root: Array,
+  method: Method,
+  state: TrainState,
+  frozen: Params,
+  batch: Batch,
+  root: Array,
 ) -> Metrics:
   """Zeros of the shape of `make_step`'s totals; runs nothing."""
 

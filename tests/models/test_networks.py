@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of every network, and what is special to each."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.random_weights import random_weights
+from tgt_jax import models, registry
+
+# Small forms of every entry of MODELS, with the size of their images.
+SMALL = {
+  "mlp": {"widths": (8, 6)},
+  "cnn": {"widths": (4, 6), "dense_widths": (8,)},
+  "resnet": {"depth": 8},
+  "resnet20": {},
+  "resnet32": {},
+}
+CHEAP = ("mlp", "cnn", "resnet")
+
+
+def _images(count: int = 4, shape: tuple[int, ...] = (9, 8, 2)) -> jax.Array:
+  values = np.random.default_rng(7).uniform(size=(count, *shape))
+  return jnp.asarray(values, jnp.float32)
+
+
+def _build(name: str, **kwargs):
+  options = {"name": name, **SMALL[name], **kwargs}
+  return registry.build(models.MODELS, options, family="model", num_classes=5)
+
+
+def _ready(name: str, **kwargs):
+  """A network with weights, and its forward pass, compiled on first use."""
+  network = _build(name, **kwargs)
+  params, state = random_weights(network.init, _images())
+  return jax.jit(network.apply, static_argnames="train"), params, state
+
+
+def test_every_model_is_under_test() -> None:
+  assert SMALL.keys() == models.MODELS.keys()
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_shapes(name: str) -> None:
+  network, x = _build(name), _images()
+
+  def run(rng, x):
+    params, model_state = network.init(rng, x)
+    return params, network.apply(params, model_state, x)[0]
+
+  params, outputs = jax.eval_shape(run, jax.random.key(0), x)
+  assert outputs.logits.shape == (4, 5)
+  assert outputs.embedding.ndim == 2
+  assert params["head"]["kernel"].shape == (outputs.embedding.shape[1], 5)
+  assert outputs.features
+  assert all(feature.shape[0] == 4 for feature in outputs.features)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CHEAP)
+def test_dtypes(name: str, dtype: str) -> None:
+  network, x = _build(name, dtype=dtype), _images()
+
+  def run(rng, x):
+    params, state = network.init(rng, x)
+    outputs, new_state = network.apply(params, state, x, train=True, rng=rng)
+    return params, state, outputs, new_state
+
+  params, state, outputs, new_state = jax.eval_shape(run, jax.random.key(0), x)
+  kept = jax.tree.leaves((params, state, new_state))
+  assert {leaf.dtype for leaf in kept} == {jnp.dtype("float32")}
+  assert outputs.logits.dtype == jnp.float32
+  assert outputs.embedding.dtype == jnp.float32
+  assert {feature.dtype for feature in outputs.features} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_bfloat16_is_close_to_float32(name: str) -> None:
+  apply, params, state = _ready(name)
+  rounded, _, _ = _ready(name, dtype="bfloat16")
+  exact = apply(params, state, _images())[0].logits
+  got = rounded(params, state, _images())[0].logits
+
+  assert not np.array_equal(exact, got)
+  scale = float(np.abs(exact).max())
+  np.testing.assert_allclose(got, exact, atol=0.05 * scale)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_one_trace_serves_every_batch_of_a_shape(name: str) -> None:
+  network, x = _build(name), _images()
+  params, state = random_weights(network.init, x)
+  traces = []
+
+  @jax.jit
+  def apply(params, state, x):
+    traces.append(None)
+    return network.apply(params, state, x, train=True)
+
+  _, state = apply(params, state, x)
+  outputs, _ = apply(params, state, 1.0 - x)
+  assert len(traces) == 1
+  assert np.isfinite(outputs.logits).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_initial_weights_keep_the_scale(name: str) -> None:
+  network = models.MODELS[name](num_classes=5, mean=0.5, std=0.29)
+  x = _images(64, (12, 12, 1))
+
+  @jax.jit
+  def run(rng, x):
+    params, state = network.init(rng, x)
+    return network.apply(params, state, x)[0]
+
+  outputs = run(jax.random.key(0), x)
+  for feature in outputs.features:
+    assert 0.5 < float(np.sqrt(np.mean(np.square(feature)))) < 2.5
+  assert 0.3 < float(np.std(outputs.logits)) < 3.0
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_networks_without_statistics_have_an_empty_state(name: str) -> None:
+  network, x = _build(name), _images()
+
+  def run(rng, x):
+    params, state = network.init(rng, x)
+    return state, network.apply(params, state, x, train=True)[1]
+
+  assert jax.eval_shape(run, jax.random.key(0), x) == ({}, {})
+
+
+def test_statistics_move_in_training_alone() -> None:
+  network, x = _build("resnet"), _images()
+  params, state = random_weights(network.init, x)
+
+  @jax.jit
+  def train(state):
+    return network.apply(params, state, x, train=True)[1]
+
+  moved = train(state)
+  assert jax.tree.structure(moved) == jax.tree.structure(state)
+  for before, after in zip(
+    jax.tree.leaves(state), jax.tree.leaves(moved), strict=True
+  ):
+    assert not np.array_equal(before, after)
+  same = jax.eval_shape(lambda: network.apply(params, state, x))
+  assert jax.tree.structure(same[1]) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_normalisation_is_inside_the_network(name: str) -> None:
+  mean, std = np.float32([0.3, 0.5]), np.float32([0.2, 0.4])
+  plain, params, state = _ready(name)
+  inside, _, _ = _ready(name, mean=mean, std=std)
+  x = np.asarray(_images())
+  expected = plain(params, state, (x - mean) / std)[0].logits
+
+  got = inside(params, state, x)[0].logits
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_logits_read_the_embedding(name: str) -> None:
+  apply, params, state = _ready(name)
+  outputs, _ = apply(params, state, _images())
+  kernel, bias = np.asarray(params["head"]["kernel"]), params["head"]["bias"]
+  expected = np.asarray(outputs.embedding) @ kernel + np.asarray(bias)
+
+  np.testing.assert_allclose(outputs.logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_dropout(name: str) -> None:
+  apply, params, state = _ready(name, dropout=0.5)
+  x = _images()
+
+  def logits(**kwargs):
+    return np.asarray(apply(params, state, x, **kwargs)[0].logits)
+
+  first = logits(train=True, rng=jax.random.key(1))
+  assert np.array_equal(first, logits(train=True, rng=jax.random.key(1)))
+  assert not np.array_equal(first, logits(train=True, rng=jax.random.key(2)))
+  plain = _ready(name)[0](params, state, x)[0].logits
+  np.testing.assert_array_equal(logits(), plain)
+  with pytest.raises(ValueError, match=r"dropout=0.5.* needs rng, got None"):
+    logits(train=True)
+
+
+def test_dropout_keeps_the_mean() -> None:
+  network = models.mlp(num_classes=3, widths=(2000,), dropout=0.75)
+  x = _images(1)
+  params, state = random_weights(network.init, x)
+  apply = jax.jit(network.apply, static_argnames="train")
+  plain = apply(params, state, x)[0].embedding
+  dropped = apply(params, state, x, train=True, rng=jax.random.key(3))[0]
+  kept = np.asarray(dropped.embedding) != 0.0
+  active = np.asarray(plain) > 0.0
+
+  np.testing.assert_allclose(kept.sum() / active.sum(), 0.25, atol=0.05)
+  np.testing.assert_allclose(
+    dropped.embedding[kept], 4.0 * plain[kept], rtol=1e-6
+  )
+
+
+def test_mlp_takes_vectors_and_may_be_linear() -> None:
+  network = models.mlp(num_classes=3, widths=())
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
+  params, state = random_weights(network.init, x)
+  outputs, _ = network.apply(params, state, x)
+  assert params.keys() == {"head"}
+  assert outputs.features == ()
+  np.testing.assert_array_equal(outputs.embedding, x)
+
+
+def test_cnn_mean_over_pixels_takes_images_of_any_size() -> None:
+  network = models.cnn(num_classes=3, widths=(4,), spatial="mean")
+  params, state = random_weights(network.init, _images())
+  larger = _images(shape=(13, 11, 2))
+  outputs, _ = jax.eval_shape(network.apply, params, state, larger)
+  assert outputs.logits.shape == (4, 3)
+
+
+def test_cnn_says_when_images_are_too_small() -> None:
+  network = models.cnn(num_classes=3, widths=(4, 4, 4))
+  with pytest.raises(ValueError, match="cannot pool 1x1 by 2x2: use fewer"):
+    network.init(jax.random.key(0), _images(shape=(4, 4, 1)))
+
+
+@pytest.mark.parametrize(
+  "name, kwargs, message",
+  [
+    ("mlp", {"widths": (8, 0)}, r"widths\[1\] must be > 0, got 0"),
+    ("mlp", {"dropout": 1.0}, r"dropout must be in \[0.0, 0.999\], got 1.0"),
+    ("mlp", {"dtype": "float16"}, "dtype: unknown 'float16'.*'float64'|float"),
+    ("mlp", {"std": 0.0}, r"std\[0\] must be > 0, got 0.0"),
+    ("cnn", {"widths": ()}, "number_of_widths must be > 0, got 0"),
+    ("cnn", {"dense_widths": (-1,)}, r"dense_widths\[0\] must be > 0, got -1"),
+    ("cnn", {"spatial": "max"}, "spatial: unknown 'max'; choose from flatten"),
+    ("cnn", {"std": (1.0, -1.0)}, r"std\[1\] must be > 0, got -1.0"),
+    ("resnet", {"depth": 18}, r"depth must be 6n \+ 2 .* got 18"),
+    ("resnet", {"width": 0}, "width must be > 0, got 0"),
+    ("resnet", {"shortcut": "C"}, "shortcut: unknown 'C'; choose from A, B"),
+    ("resnet", {"momentum": 1.5}, r"momentum must be in \[0.0, 1.0\], got 1.5"),
+    ("resnet20", {"filters": 3}, "model 'resnet20' takes no 'filters'"),
+  ],
+)
+def test_bad_arguments(name: str, kwargs: dict, message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    _build(name, **kwargs)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_integer_images_are_refused(name: str) -> None:
+  with pytest.raises(TypeError, match="x: expected floating point, got uint8"):
+    _build(name).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1), jnp.uint8))
+
+
+@pytest.mark.parametrize(
+  "name, kwargs, count",
+  [
+    # Shortcut A has no parameters. Sums of 9*C*F per convolution, 2*C per
+    # batch norm and 65 * 10 for the last layer.
+    ("resnet20", {}, 269_722),
+    ("resnet32", {}, 464_154),
+    ("resnet20", {"shortcut": "B"}, 272_474),
+    ("resnet32", {"shortcut": "B"}, 466_906),
+    # (28 * 28 + 1) * 64 + 65 * 64 + 65 * 10.
+    ("mlp", {}, 55_050),
+    # 10 * 32 + (9 * 32 + 1) * 64 + (49 * 64 + 1) * 128 + 129 * 10.
+    ("cnn", {}, 421_642),
+  ],
+)
+def test_parameter_counts(name: str, kwargs: dict, count: int) -> None:
+  network = models.MODELS[name](num_classes=10, **kwargs)
+  shape = (1, 32, 32, 3) if name.startswith("resnet") else (1, 28, 28, 1)
+  params, _ = jax.eval_shape(network.init, jax.random.key(0), jnp.ones(shape))
+  assert models.parameter_count(params) == count
+
+
+def test_has_convolution() -> None:
+  def params_of(name: str):
+    init = _build(name).init
+    return jax.eval_shape(init, jax.random.key(0), _images())[0]
+
+  assert not models.has_convolution(params_of("mlp"))
+  assert models.has_convolution(params_of("cnn"))
+  assert models.has_convolution(params_of("resnet"))
+  assert not models.has_convolution({})
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_stacked_parameters_give_the_same_numbers(name: str) -> None:
+  """Many seeds at once is `vmap` over parameters and state."""
+  network, x = _build(name), _images()
+  seeds = [random_weights(network.init, x, seed=seed) for seed in (0, 1)]
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
+
+  def apply(weights):
+    outputs, state = network.apply(*weights, x, train=True)
+    return outputs.logits, state
+
+  together, one = jax.jit(jax.vmap(apply))(stacked), jax.jit(apply)
+  for i, weights in enumerate(seeds):
+    for got, want in zip(
+      jax.tree.leaves(together), jax.tree.leaves(one(weights)), strict=True
+    ):
+      np.testing.assert_allclose(got[i], want, atol=2e-5)
