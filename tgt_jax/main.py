@@ -11,46 +11,50 @@ resumes; a finished run is left as it is.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", help_string="Experiment file, e.g. configs/digits_lt.py[:smoke]."
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run: checkpoints, metrics, report, student."
-)
-_MULTIHOST = flags.DEFINE_enum(
-  "multihost",
-  "auto",
-  ["auto", "on", "off"],
-  "Join other processes: if a cluster is detected, always, or never.",
+config_flags.DEFINE_config_file("config", help_string="Experiment file[:arg].")
+flags.DEFINE_string("workdir", None, "Folder of the run.")
+flags.DEFINE_enum(
+  "multihost", "auto", ["auto", "on", "off"], "Whether to join processes."
 )
 flags.mark_flags_as_required(["config", "workdir"])
 
 
+def fail(error: Exception, where: str = "") -> NoReturn:
+  """Ends the program with one line, or with --v=1 by the error itself."""
+  if flags.FLAGS.is_parsed() and logging.get_verbosity() > logging.INFO:
+    raise error
+  sys.exit(f"error: {where}{error} (--v=1 shows where)")
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Reads the flags; a key that the config does not have is one line."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    given = [a for a in argv if a.startswith("--config")]
+    fail(error, f"in {' '.join(given)}: ")
+
+
 def main(argv: list[str]) -> None:
-  """Runs the experiment; errors of the user are one line and exit code 2."""
+  """Runs the experiment; errors of the user are one line and exit code 1."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-  logging.set_verbosity(logging.WARNING)
   # Imported here, so that --help answers at once.
-  from tgt_jax import distributed, fit, train
+  from tgt_jax import distributed, experiment, fit, train
 
-  distributed.initialize(_MULTIHOST.value)  # type: ignore[arg-type]
   try:
-    train.run(_CONFIG.value, str(_WORKDIR.value))
+    distributed.initialize(flags.FLAGS.multihost)
+    train.run(flags.FLAGS.config, flags.FLAGS.workdir)
   except fit.Preempted as stop:
-    command = " ".join(["python -m tgt_jax.main", *sys.argv[1:]])
-    print(f"{stop}. To resume: {command}", flush=True)
+    print(f"{stop}. To resume: {experiment.command_line()}", flush=True)
   except (ValueError, TypeError, OSError, RuntimeError) as error:
-    if logging.get_verbosity() > logging.WARNING:
-      raise
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    print("(--v=1 shows where)", file=sys.stderr, flush=True)
-    sys.exit(2)
+    fail(error)
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -219,7 +219,7 @@ def _gallery(workdir: pathlib.Path) -> str:
     _figure(
       pictures.draw_gallery(gallery),
       "Examples, their reconstructions and their neighbours",
-      "Rows are training examples, with their true class. Below each image:"
+      "Rows are examples, with their true class. Below each image:"
       " the classes that the student and the teacher find most probable."
       " Δ is the difference from the reconstruction, its length in pixel"
       " values.",

@@ -157,7 +157,7 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   return data.zip_batches(streams)
 
 
-def _groups(arm: build.Arm, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+def seed_groups(arm: build.Arm, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
   """Which seeds train as one program."""
   how = arm.config["training"]["together"]
   if how == "auto":
@@ -181,7 +181,7 @@ def _run_arm(experiment: Experiment, name: str) -> results_lib.ArmResult:
   first = config["seed"]
   seeds = tuple(range(first, first + config["seeds"]))
   folder = experiment.workdir / "arms" / name
-  groups, found = _groups(arm, seeds), []
+  groups, found = seed_groups(arm, seeds), []
   for group in groups:
     where = folder if len(groups) == 1 else folder / f"seed{group[0]}"
     done = where / "result.json"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from concurrent import futures
 
@@ -87,6 +88,7 @@ _TOGETHER = """
       step, state = found.step, found.state
       np.testing.assert_array_equal(state["w"].addressable_data(0), step)
     print("from", step, flush=True)
+    time.sleep(float(sys.argv[2]))  # As long as a large step compiles.
     while True:
       state = update(state, ones)
       jax.block_until_ready(state)
@@ -108,30 +110,38 @@ def _line(process, word):
   raise AssertionError(process.stderr.read())
 
 
-def _run_and_signal(directory, whom, number):
+def _run_and_signal(directory, whom, number, *, before=0.0, after=0.0):
   """Starts two processes, signals one: the steps they start and stop at."""
-  processes = helpers.start_processes(_TOGETHER, 2, directory)
+  processes = helpers.start_processes(_TOGETHER, 2, directory, before)
+  watchdog = threading.Timer(60, lambda: [p.kill() for p in processes])
+  watchdog.start()
   try:
     started = [_line(process, "from") for process in processes]
-    time.sleep(0.3)
+    time.sleep(after)
     processes[whom].send_signal(number)
     stopped = [_line(process, "stopped") for process in processes]
     assert [process.wait(60) for process in processes] == [0, 0]
   finally:
+    watchdog.cancel()
     helpers.stop(processes)
   return started, stopped
 
 
 @pytest.mark.slow
 def test_processes_agree_on_the_step_to_stop_at(tmp_path):
-  started, (first, other) = _run_and_signal(tmp_path, 1, signal.SIGTERM)
+  # A signal before the loop asks for the first time is not lost.
+  started, (first, other) = _run_and_signal(
+    tmp_path, 1, signal.SIGTERM, before=3.0
+  )
   assert started == [0, 0]
   assert first == other > 0
   # Both pass over a damaged checkpoint and go on from the one they saved.
   damaged = tmp_path / str(first + 3)
   shutil.copytree(tmp_path / str(first), damaged)
   (damaged / "host.json").write_text("{}")
-  started, (second, other) = _run_and_signal(tmp_path, 0, signal.SIGINT)
+  started, (second, other) = _run_and_signal(
+    tmp_path, 0, signal.SIGINT, after=0.5
+  )
   assert started == [first, first]
   assert second == other > first
   assert (tmp_path / str(second)).exists()

@@ -218,7 +218,7 @@ def test_order_of_classes_changes_nothing(name):
   np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["with priors", "class_weighted"])
+@pytest.mark.parametrize("name", ["with priors"])
 def test_jit_is_eager(name):
   arguments = to32(*draw(ROWS[name]))
   np.testing.assert_allclose(

@@ -197,10 +197,10 @@ def test_resnet20_on_running_statistics(shortcut: str) -> None:
   _close(outputs.logits, oracle(_nchw(x)))
 
 
-def test_resnet20_on_batch_statistics() -> None:
-  network = models.resnet20(num_classes=10, dtype="float64")
+def test_resnet_on_batch_statistics() -> None:
+  network = models.resnet(num_classes=10, depth=8, dtype="float64")
   params, state, x = _setup(network, (4, 8, 8, 3))
-  oracle = _TorchResNet(3, 10, "A").double().train()
+  oracle = _TorchResNet(1, 10, "A").double().train()
   oracle.load(params, state["batch_stats"])
   logits = oracle(_nchw(x))
   logits.sin().sum().backward()

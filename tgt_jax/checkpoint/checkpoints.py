@@ -36,17 +36,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import (
-  preservation_policy as preservation,
-)
 
 from tgt_jax.checkpoint import integrity, leaves as leaves_lib
 
 PyTree = Any
 
-_TEMPORARY = ".orbax-checkpoint-tmp"
 _ASIDE = ".unreadable"
-_ORBAX = os.path.dirname(ocp.__file__)
 
 
 class Restored(NamedTuple):
@@ -106,7 +101,7 @@ class Checkpoints:
     # Written beside the arrays by Orbax's background thread; `save` replaces
     # it only after that thread has ended.
     self._pending: tuple[int, str] = (-1, "")
-    self._quiet = _Quiet()
+    self._quiet = orbax.Quiet()
     logging.getLogger("absl").addFilter(self._quiet)
     try:
       self._manager = self._open(clean=not read_only)
@@ -115,19 +110,12 @@ class Checkpoints:
       raise integrity.write_error(self.directory, None, error) from error
 
   def _open(self, *, clean: bool) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
+    return orbax.open_manager(
       self.directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=_KeepLatestAndBest(self),
-        async_options=ocp.options.AsyncOptions(
-          # Runs when the arrays are written, before the final rename.
-          post_finalization_callback=self._seal
-        ),
-        cleanup_tmp_directories=clean,
-        create=not self._read_only,
-        save_interval_steps=0 if self._read_only else 1,
-        read_only=self._read_only,
-      ),
+      kept=self._kept,
+      before_rename=self._seal,
+      clean=clean,
+      read_only=self._read_only,
     )
 
   def __enter__(self) -> Self:
@@ -338,7 +326,7 @@ class Checkpoints:
   def _seal(self) -> None:
     """Writes host.json and the manifest into the directory being saved."""
     step, host = self._pending
-    found = sorted(self.directory.glob(f"{step}{_TEMPORARY}*"))
+    found = sorted(self.directory.glob(f"{step}{orbax.TEMPORARY}*"))
     # Object stores have no rename; there Orbax writes to the final place and
     # marks the end with a file of its own.
     place = found[-1] if found else self.directory / str(step)
@@ -352,10 +340,17 @@ class Checkpoints:
       # (with several the others would be waited for in vain). Threads of the
       # failed save may still be writing: what cannot be removed now is removed
       # at the next start.
-      for path in self.directory.glob(f"{step}{_TEMPORARY}*"):
+      for path in self.directory.glob(f"{step}{orbax.TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
       self._manager = self._open(clean=False)
     return integrity.write_error(self.directory, step, error)
+
+  def _kept(self, steps: Sequence[int]) -> set[int]:
+    """Which of these steps stay on disk."""
+    kept = set(sorted(steps)[-self._keep :])
+    if self._best_metric is not None:
+      kept.update(self._best_first(steps)[:1])
+    return kept
 
   def _metric(self, step: int) -> float:
     """The metric of a step for ranking; NaN where there is none."""
@@ -373,27 +368,3 @@ class Checkpoints:
     ranked = [(sign * self._metric(step), -step) for step in steps]
     # Of equals the later one; a NaN is nobody's best.
     return [-s for m, s in sorted(r for r in ranked if not math.isnan(r[0]))]
-
-
-class _KeepLatestAndBest(preservation.PreservationPolicy):
-  """Orbax's question which checkpoints stay, answered from our own files."""
-
-  def __init__(self, checkpoints: Checkpoints):
-    self._of = checkpoints
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> list[bool]:
-    del context
-    steps = [info.step for info in checkpoints]
-    keep = set(sorted(steps)[-self._of._keep :])
-    if self._of._best_metric is not None:
-      keep.update(self._of._best_first(steps)[:1])
-    return [step in keep for step in steps]
-
-
-class _Quiet(logging.Filter):
-  """Drops Orbax's own log records; what matters is raised as an error."""
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    return not record.pathname.startswith(_ORBAX)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -11,6 +12,13 @@ from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
+
+# The service picks one number, one above the largest that any process has asked
+# about (0 before the first call), and says yes to that number alone. So what is
+# asked about are calls, one after the other for as long as the process lives.
+# With steps a signal that comes before the first question of a resumed run, or
+# a step left out, would never be answered.
+_calls = itertools.count(1)
 
 _NOTE = "finishing this step and saving; send it again to abort at once\n"
 
@@ -42,7 +50,6 @@ class PreemptionGuard:
   def __init__(self) -> None:
     self._signal: signal.Signals | None = None
     self._reached = False
-    self._asked_to: int | None = None
     self._old: dict[signal.Signals, Any] = {}
     self._several = False
 
@@ -78,21 +85,16 @@ class PreemptionGuard:
     Cheap: no device and, until a signal arrives, no network is involved.
 
     Args:
-      step: the step just finished. Every process asks at the same steps, in
-        increasing order; steps may be left out.
+      step: the step just finished, the same on every process (not that every
+        step must be asked about).
     """
+    del step  # Stands in the caller's contract; see _calls.
     if self._reached:
       return True
     if not self._several:
       self._reached = self._signal is not None
       return self._reached
-    # The service answers True for exactly one number, one above the largest
-    # any process has asked about; so no number may be left out.
-    first = step if self._asked_to is None else self._asked_to + 1
-    self._asked_to = step
-    for number in range(first, step + 1):
-      if multihost_utils.reached_preemption_sync_point(number):
-        self._reached = True
+    self._reached = multihost_utils.reached_preemption_sync_point(next(_calls))
     if self._reached and self._old:
       # The service has done its work; from here on a signal ends us.
       signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -51,17 +51,17 @@ def constants(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
   """Returns a scalar or per-channel constant as a hashable tuple.
 
   Raises:
-    ValueError: no value, or one that is not a number.
+    ValueError: no value, or one that is not a finite number.
   """
   try:
-    values = tuple(np.ravel(np.asarray(value, np.float64)).tolist())
-  except (TypeError, ValueError) as error:
+    values = np.ravel(np.asarray(value, np.float64))
+  except (TypeError, ValueError):
+    values = np.zeros(0)
+  if not values.size or not np.isfinite(values).all():
     raise ValueError(
       f"{name}: expected a number or one per channel, got {value!r}"
-    ) from error
-  if not values:
-    raise ValueError(f"{name}: expected a number or one per channel, got none")
-  return values
+    )
+  return tuple(values.tolist())
 
 
 def standardize(

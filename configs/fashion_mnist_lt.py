@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long-tailed Fashion-MNIST: what exploration buys, against its controls.
+
+Command: python -m tgt_jax.main --config=configs/fashion_mnist_lt.py
+  --config.data.data_dir=DIR --workdir=runs/fashion
+Second table (labeler trained on the tail's labels alone):
+  --config=configs/fashion_mnist_lt.py:tail_labeler
+Hardware: 2 CPU cores.
+Time: see Result.
+Result: not yet run.
+
+DIR holds the four IDX files of Fashion-MNIST (the Debian package
+`dataset-fashion-mnist` installs them); left empty, TFDS is asked. 2 478
+labelled images, 1 000 of the first class and 10 of the last (imbalance ratio
+100); the balanced test split of 10 000. The generator sees all other training
+images without labels. The labeler has all their labels, or the tail's alone.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import config as config_lib
+
+SIGMA = 2.5  # Of TGT-random; the length of every TGT-gradient move.
+
+
+def get_config(arg=""):
+  """The study; `arg` is "", "tail_labeler" or "smoke"."""
+  config = config_lib.default()
+  config.title = "Fashion-MNIST, long-tailed"
+  config.seeds = 5
+  config.image_shape = (28, 28, 1)
+  with config.unlocked():
+    config.data = {"name": "fashion_mnist", "data_dir": ""}
+    config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}
+    config.labeler = {"name": "cnn", "widths": (32, 64)}
+    config.student = {"name": "mlp", "widths": (64, 64)}
+    config.arms = arms()
+  config.label_loss.update(name="balanced_softmax")
+  with config.unlocked():
+    config.distance.priors = True
+  config.long_tail.update(
+    profile="exponential", imbalance_ratio=100.0, head=1000
+  )
+  config.generator_training.update(steps=9000)
+  config.labeler_training.update(source="full", steps=2500)
+  config.training.update(steps=3000, batch_size=64)
+  config.main_arm = "tgt_gradient"
+  config.reference_arms = ("kd_60000",)
+  config.cadence.update(log=250, evaluate=1000, checkpoint=1000)
+  if arg == "tail_labeler":
+    config.title += ", labeler from 2 478 labels"
+    config.labeler_training.source = "train"
+    config.labeler_training.label_loss.name = "balanced_softmax"
+  elif arg == "smoke":
+    config.seeds = 2
+    config.generator_training.update(steps=10)
+    config.labeler_training.update(steps=4)
+    config.training.update(steps=4)
+    config.cadence.update(log=2, evaluate=4, checkpoint=4)
+    config.gallery_examples = 3
+  elif arg:
+    raise ValueError(
+      f"unknown argument {arg!r}; expected '', 'tail_labeler' or 'smoke'"
+    )
+  return config.lock()
+
+
+def arms():
+  """Overrides by arm; all share teacher, data order and number of steps."""
+  balanced = {"starts": {"source": "train", "sampler": "class_balanced"}}
+  random = {"name": "random", "sigma": SIGMA}
+  # Half of the way at random, the rest uphill, all moves of random's length.
+  gradient = {
+    "name": "gradient_ascent",
+    "step_size": 1.0,
+    "start_sigma": SIGMA,
+    "radius": SIGMA,
+    "sphere": True,
+  }
+  return {
+    "labels": {
+      "method": {"name": "supervised"},
+      "label_loss": {"name": "cross_entropy"},
+    },
+    "balanced_softmax": {"method": {"name": "supervised"}},
+    "kd": {
+      "method": {"name": "kd"},
+      "label_loss": {"name": "cross_entropy"},
+      "distance": {"name": "kl_divergence"},
+    },
+    "kd_priors": {"method": {"name": "kd"}},
+    "mixup_kd": {"method": {"name": "mixup_kd"}, **balanced},
+    "noise_kd": {"method": {"name": "noise_kd", "sigma": 0.2}, **balanced},
+    "latent_mixup": {
+      "method": {"name": "tgt"},
+      "exploration": {"name": "interpolate", "low": 0.0, "high": 1.0},
+      **balanced,
+    },
+    "tgt_random": {
+      "method": {"name": "tgt"},
+      "exploration": random,
+      **balanced,
+    },
+    "tgt_gradient": {
+      "method": {"name": "tgt"},
+      "exploration": gradient,
+      **balanced,
+    },
+    "kd_60000": {
+      "method": {"name": "unlabelled_kd"},
+      "starts": {"source": "full", "sampler": "natural"},
+    },
+  }

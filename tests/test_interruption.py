@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes, really killed: a resumed run equals an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS = 60
+
+pytestmark = pytest.mark.slow
+
+
+def start(workdir, *options, cache, devices=1, **environment):
+  """Starts the main job on the tiny experiment."""
+  command = [
+    sys.executable, "-m", "tgt_jax.main",
+    f"--config={ROOT / 'tests' / 'tiny.py'}:{STEPS}",
+    f"--workdir={workdir}", *options,
+  ]  # fmt: skip
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env={
+      **os.environ,
+      "PYTHONPATH": str(ROOT),
+      "PYTHONUNBUFFERED": "1",
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      # The processes of this file compile the same programs.
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      **environment,
+    },
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(process, timeout=300):
+  out, _ = process.communicate(timeout=timeout)
+  return out
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+  return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache):
+  workdir = tmp_path_factory.mktemp("undisturbed")
+  process = start(workdir, cache=cache)
+  out = finish(process)
+  assert process.returncode == 0, out
+  return workdir
+
+
+def wait_for_step(workdir, step, process):
+  """Waits until the student has logged that many updates."""
+  path = workdir / "metrics.jsonl"
+  limit = time.monotonic() + 240
+  while time.monotonic() < limit:
+    assert process.poll() is None, process.communicate()[0]
+    lines = path.read_text().splitlines() if path.exists() else []
+    done = [
+      record["step"]
+      for record in map(json.loads, filter(lambda s: s.endswith("}"), lines))
+      if record["arm"] == "gradient"
+    ]
+    if done and max(done) >= step:
+      return
+    time.sleep(0.02)
+  raise AssertionError("the run did not get there")
+
+
+def students(workdir):
+  return [
+    (workdir / "arms" / "gradient" / f"seed{seed}" / "student.safetensors")
+    .read_bytes()
+    for seed in (0, 1)
+  ]  # fmt: skip
+
+
+def steps_logged(workdir):
+  records = map(json.loads, (workdir / "metrics.jsonl").open())
+  return [
+    r["step"] for r in records if r["arm"] == "gradient" and "loss/total" in r
+  ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_resumes_to_the_same_bits(
+  how, tmp_path, undisturbed, cache
+):
+  workdir = tmp_path / "run"
+  process = start(workdir, cache=cache)
+  wait_for_step(workdir, 10, process)
+  process.send_signal(how)
+  out = finish(process)
+  assert not (workdir / "results.json").exists(), "killed too late to tell"
+  if how is signal.SIGTERM:
+    assert process.returncode == 0, out
+    assert "To resume: python -m tgt_jax.main" in out
+  else:
+    assert process.returncode == -signal.SIGKILL
+  process = start(workdir, cache=cache)
+  out = finish(process)
+  assert process.returncode == 0, out
+  assert "gradient: resumed at update" in out
+  assert students(workdir) == students(undisturbed)
+  logged = steps_logged(workdir)
+  assert len(logged) == len(set(logged))
+  assert logged[-1] == STEPS
+
+
+def test_a_truncated_checkpoint_falls_back(tmp_path, undisturbed, cache):
+  workdir = tmp_path / "run"
+  process = start(workdir, cache=cache)
+  wait_for_step(workdir, 20, process)
+  process.kill()
+  process.communicate()
+  folder = workdir / "arms" / "gradient" / "checkpoints"
+  steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  assert len(steps) > 1
+  files = [p for p in (folder / str(steps[-1])).rglob("*") if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  process = start(workdir, cache=cache)
+  out = finish(process)
+  assert process.returncode == 0, out
+  assert f"checkpoint of step {steps[-1]}" in out
+  assert "is unreadable" in out
+  assert "gradient: resumed at update" in out
+  assert f"resumed at update {steps[-1]}\n" not in out
+  assert students(workdir) == students(undisturbed)
