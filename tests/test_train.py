@@ -8,15 +8,24 @@ import json
 import pathlib
 import re
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
-import tiny
 from absl import flags
 
-from tgt_jax import build, evaluate, experiment, export, fit, main, train
-from tgt_jax import results as results_lib
+from tests import tiny
+from tgt_jax import (
+  build,
+  evaluate,
+  experiment,
+  export,
+  fit,
+  main,
+  results as results_lib,
+  train,
+)
 
 
 def settings(steps=12, **changes):
@@ -125,8 +134,12 @@ def test_seeds_together_are_seeds_in_turns(finished, tmp_path):
   )
   train.run(turns, tmp_path)
   for seed in (0, 1):
-    same(student(workdir, seed=seed), student(tmp_path, seed=seed), rtol=1e-4,
-         atol=1e-5)
+    same(
+      student(workdir, seed=seed),
+      student(tmp_path, seed=seed),
+      rtol=1e-4,
+      atol=1e-5,
+    )
   first, second = student(workdir, seed=0), student(workdir, seed=1)
   assert not np.allclose(
     jax.tree.leaves(first.params)[0], jax.tree.leaves(second.params)[0]
@@ -153,8 +166,7 @@ def test_a_teacher_of_other_settings_is_refused(finished, tmp_path):
   )
   with pytest.raises(ValueError, match="fingerprint") as error:
     train.run(other, tmp_path)
-  assert len(set(re.findall(r"\b[0-9a-f]{12}\b",
-                                          str(error.value)))) == 2
+  assert len(set(re.findall(r"\b[0-9a-f]{12}\b", str(error.value)))) == 2
 
 
 def test_a_workdir_of_another_config_is_refused(finished):
@@ -210,8 +222,8 @@ def fashion_folder(folder: pathlib.Path) -> None:
   folder.mkdir()
   draw = np.random.default_rng(0)
   for split, size in (("train", 20), ("t10k", 10)):
-    head = lambda kind, *shape: bytes([0, 0, 8, kind]) + b"".join(
-      n.to_bytes(4, "big") for n in shape
+    head = lambda kind, *shape: (
+      bytes([0, 0, 8, kind]) + b"".join(n.to_bytes(4, "big") for n in shape)
     )
     images = draw.integers(0, 256, (size, 28, 28), np.uint8)
     labels = (np.arange(size) % 10).astype(np.uint8)
@@ -239,8 +251,12 @@ BAD_INPUT = {
 }  # fmt: skip
 
 
+# ml_collections loads config files by a deprecated call.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize("case", sorted(BAD_INPUT))
-def test_bad_input_is_one_line_and_no_traceback(case, tmp_path, finished):
+def test_bad_input_is_one_line_and_no_traceback(
+  case, tmp_path, finished, monkeypatch
+):
   name, options, prepare, message = BAD_INPUT[case]
   root = pathlib.Path(__file__).resolve().parents[1]
   path = {
@@ -259,6 +275,7 @@ def test_bad_input_is_one_line_and_no_traceback(case, tmp_path, finished):
   options = [option.format(folder=folder) for option in options]
   argv = ["tgt_jax", f"--config={path}", f"--workdir={workdir}", *options]
   flags.FLAGS.unparse_flags()
+  monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks there.
   with pytest.raises(SystemExit) as stopped:
     main.main(main.parse(argv)[:1])
   assert stopped.value.code not in (0, None)

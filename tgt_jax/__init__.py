@@ -48,11 +48,12 @@ __all__ = [
   "build",
   "fit",
   "teach",
-  "evaluate",
+  "scoring",
   "experiment",
   "gallery",
   "report",
   "compare",
+  "evaluate",
   "train",
 ]
 

@@ -37,7 +37,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from tgt_jax.checkpoint import integrity, leaves as leaves_lib
+from tgt_jax.checkpoint import integrity, leaves as leaves_lib, manager
 
 PyTree = Any
 
@@ -101,7 +101,7 @@ class Checkpoints:
     # Written beside the arrays by Orbax's background thread; `save` replaces
     # it only after that thread has ended.
     self._pending: tuple[int, str] = (-1, "")
-    self._quiet = orbax.Quiet()
+    self._quiet = manager.Quiet()
     logging.getLogger("absl").addFilter(self._quiet)
     try:
       self._manager = self._open(clean=not read_only)
@@ -110,7 +110,7 @@ class Checkpoints:
       raise integrity.write_error(self.directory, None, error) from error
 
   def _open(self, *, clean: bool) -> ocp.CheckpointManager:
-    return orbax.open_manager(
+    return manager.open_manager(
       self.directory,
       kept=self._kept,
       before_rename=self._seal,
@@ -326,7 +326,7 @@ class Checkpoints:
   def _seal(self) -> None:
     """Writes host.json and the manifest into the directory being saved."""
     step, host = self._pending
-    found = sorted(self.directory.glob(f"{step}{orbax.TEMPORARY}*"))
+    found = sorted(self.directory.glob(f"{step}{manager.TEMPORARY}*"))
     # Object stores have no rename; there Orbax writes to the final place and
     # marks the end with a file of its own.
     place = found[-1] if found else self.directory / str(step)
@@ -340,7 +340,7 @@ class Checkpoints:
       # (with several the others would be waited for in vain). Threads of the
       # failed save may still be writing: what cannot be removed now is removed
       # at the next start.
-      for path in self.directory.glob(f"{step}{orbax.TEMPORARY}*"):
+      for path in self.directory.glob(f"{step}{manager.TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
       self._manager = self._open(clean=False)
     return integrity.write_error(self.directory, step, error)
