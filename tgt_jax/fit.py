@@ -231,25 +231,29 @@ class _Loop:
     self.logged = start
     if start >= job.steps:
       return state
-    batch = self.runtime.put(next(self.iterator))
     totals = training.empty_totals(
-      job.method, state, self.frozen, batch, self.roots
+      job.method,
+      state,
+      self.frozen,
+      self.runtime.put(job.batches[0]),
+      self.roots,
     )
     options = {} if shardings is None else {"out_shardings": (shardings, None)}
     step = training.make_step(job.method, **options)
     empty = lambda: jax.tree.map(jnp.zeros_like, totals)
-    shown, window, waiting = totals, empty(), None
+    window, waiting = empty(), None
     with Progress(job.steps, job.name, initial=start) as progress:
       for done in range(start + 1, job.steps + 1):
+        # The step before still runs; the iterator is never ahead of `done`,
+        # so that its state belongs to the checkpoint of this update.
+        batch = self.runtime.put(next(self.iterator))
         state, window = step(state, window, self.frozen, batch, self.roots)
-        if done < job.steps:
-          batch = self.runtime.put(next(self.iterator))
         if waiting:
           self.log(*waiting)
           waiting = None
         progress.update(done)
         if job.cadence.due("log", done, job.steps):
-          waiting, window = (done, window), jax.tree.map(jnp.zeros_like, shown)
+          waiting, window = (done, window), empty()
         stop = self.runtime.guard.requested(done)
         scores = {}
         if job.evaluate and job.cadence.due("evaluate", done, job.steps):

@@ -150,6 +150,17 @@ _TWO = """
           {"k": np.zeros(8)}, mesh, [("k", jax.sharding.PartitionSpec("data"))]))
   assert split["k"].addressable_shards[0].data.shape == (2,)
   assert float(jax.jit(jnp.sum)(split["k"])) == 28
+  # Keys travel like other arrays: one for all, and one for each example.
+  key = jax.random.key(7)
+  keys = jax.random.split(key, 8)
+  draw = lambda k: jax.random.normal(k, (2,))
+  everywhere = distributed.replicate({"k": key}, mesh)["k"]
+  np.testing.assert_array_equal(
+      jax.jit(draw)(everywhere).addressable_data(0), draw(key))
+  mine = distributed.put_batch(keys[4 * me : 4 * me + 4], sharding)
+  for shard in jax.jit(jax.vmap(draw))(mine).addressable_shards:
+    np.testing.assert_array_equal(
+        shard.data, jax.vmap(draw)(keys)[shard.index])
   distributed.barrier("end")
   print("main" if distributed.is_main_process() else "other", "process")
 """

@@ -114,10 +114,14 @@ def put_batch(batch: PyTree, sharding: NamedSharding | None) -> PyTree:
     return jax.device_put(batch, sharding)
   if sharding is None:
     raise ValueError("put_batch needs a sharding with more than one process")
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
-    batch,
-  )
+
+  def one(leaf: Any) -> jax.Array:
+    if _is_key(leaf):
+      data = one(jax.random.key_data(leaf))
+      return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+  return jax.tree.map(one, batch)
 
 
 @functools.cache
@@ -174,6 +178,9 @@ def place(tree: PyTree, shardings: PyTree) -> PyTree:
     shardings = jax.tree.map(lambda _: shardings, tree)
 
   def one(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if _is_key(leaf):
+      data = one(jax.random.key_data(leaf), sharding)
+      return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(
       whole.shape, sharding, lambda index: whole[index]
@@ -185,6 +192,12 @@ def place(tree: PyTree, shardings: PyTree) -> PyTree:
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """A whole copy of a tree on every device of the mesh."""
   return place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def _is_key(leaf: Any) -> bool:
+  return jax.dtypes.issubdtype(
+    getattr(leaf, "dtype", None), jax.dtypes.prng_key
+  )
 
 
 def _largest_axis(shape: Sequence[int], parts: int) -> PartitionSpec:
