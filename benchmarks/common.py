@@ -44,9 +44,7 @@ class Timings:
 
   def ratio(self, name: str, *to: str) -> float:
     """How many times the sum of `to` one call of `name` takes."""
-    pairs = zip(
-        self.rounds[name], *(self.rounds[t] for t in to), strict=True
-    )
+    pairs = zip(self.rounds[name], *(self.rounds[t] for t in to), strict=True)
     return statistics.median(first / sum(rest) for first, *rest in pairs)
 
   def fastest(self, names: Sequence[str]) -> str:
@@ -56,21 +54,21 @@ class Timings:
   def report(self) -> dict[str, dict[str, float]]:
     """For JSON."""
     return {
-        name: {
-            "median_ms": self.ms(name),
-            "best_ms": self.best(name),
-            "rounds": len(values),
-        }
-        for name, values in self.rounds.items()
+      name: {
+        "median_ms": self.ms(name),
+        "best_ms": self.best(name),
+        "rounds": len(values),
+      }
+      for name, values in self.rounds.items()
     }
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], Any]],
-    *,
-    rounds: int,
-    seconds: float,
-    clock: str = "wall",
+  contenders: Mapping[str, Callable[[], Any]],
+  *,
+  rounds: int,
+  seconds: float,
+  clock: str = "wall",
 ) -> Timings:
   """Times functions that wait for their own result.
 
@@ -100,16 +98,16 @@ def take_turns(
 def parser(doc: str) -> argparse.ArgumentParser:
   """A parser with the options that every benchmark here has."""
   options = argparse.ArgumentParser(
-      description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   options.add_argument("--json", help="file to write the numbers to")
   options.add_argument("--rounds", type=int, default=15)
   options.add_argument(
-      "--seconds", type=float, default=0.2, help="one turn of one contender"
+    "--seconds", type=float, default=0.2, help="one turn of one contender"
   )
   options.add_argument("--clock", choices=sorted(_CLOCKS), default="wall")
   options.add_argument(
-      "--threads", type=int, default=0, help="cores to use; 0 takes all"
+    "--threads", type=int, default=0, help="cores to use; 0 takes all"
   )
   return options
 
@@ -125,7 +123,7 @@ def limit_cores(threads: int) -> int:
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed):
       raise ValueError(
-          f"--threads={threads}: this process may use {len(allowed)} cores"
+        f"--threads={threads}: this process may use {len(allowed)} cores"
       )
     os.sched_setaffinity(0, allowed[-threads:])
   return len(os.sched_getaffinity(0))
@@ -144,7 +142,7 @@ def _commit() -> str:
   def git(*command: str) -> str:
     here = pathlib.Path(__file__).parent
     done = subprocess.run(
-        ["git", *command], cwd=here, capture_output=True, text=True, check=True
+      ["git", *command], cwd=here, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 
@@ -168,12 +166,12 @@ def environment(cores: int) -> dict[str, Any]:
   device = jax.devices()[0]
   load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
   return {
-      "commit": _commit(),
-      "versions": versions,
-      "cpu": _cpu_name(),
-      "cores": cores,
-      "device": f"{device.platform} ({device.device_kind})",
-      "load_average": load,
+    "commit": _commit(),
+    "versions": versions,
+    "cpu": _cpu_name(),
+    "cores": cores,
+    "device": f"{device.platform} ({device.device_kind})",
+    "load_average": load,
   }
 
 
@@ -181,8 +179,8 @@ def describe(where: Mapping[str, Any]) -> str:
   """The environment as two lines."""
   versions = " ".join(f"{k} {v}" for k, v in where["versions"].items())
   return (
-      f"{where['cpu']}, {where['cores']} cores, {where['device']}, load"
-      f" {where['load_average']:.1f}\ncommit {where['commit']}, {versions}"
+    f"{where['cpu']}, {where['cores']} cores, {where['device']}, load"
+    f" {where['load_average']:.1f}\ncommit {where['commit']}, {versions}"
   )
 
 

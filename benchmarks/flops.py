@@ -66,7 +66,7 @@ def count(jaxpr: Any) -> dict[str, int]:
 
 
 def measured_rates(
-    batch_size: int, dtype: str, *, rounds: int, seconds: float, clock: str
+  batch_size: int, dtype: str, *, rounds: int, seconds: float, clock: str
 ) -> dict[str, float]:
   """Operations per second of the best of several products and convolutions.
 
@@ -81,7 +81,7 @@ def measured_rates(
 
   def convolve(x, w):
     return jax.lax.conv_general_dilated(
-        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+      x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
   def pull_back(x, w, g):
@@ -89,16 +89,16 @@ def measured_rates(
 
   slope = convolve(images, kernel)
   contenders = {
-      "product": waiting(jnp.matmul, square, square),
-      "convolution": waiting(convolve, images, kernel),
-      "transposed": waiting(pull_back, images, kernel, slope),
+    "product": waiting(jnp.matmul, square, square),
+    "convolution": waiting(convolve, images, kernel),
+    "transposed": waiting(pull_back, images, kernel, slope),
   }
   times = take_turns(contenders, rounds=rounds, seconds=seconds, clock=clock)
   work = batch_size * 14 * 14 * 9 * 32 * 64 * 2
   fastest = min(times.best("convolution"), times.best("transposed"))
   return {
-      "product": 2 * 1024**3 / times.best("product") * 1e3,
-      "convolution": work / fastest * 1e3,
+    "product": 2 * 1024**3 / times.best("product") * 1e3,
+    "convolution": work / fastest * 1e3,
   }
 
 

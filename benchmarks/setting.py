@@ -52,10 +52,10 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
     dtype: compute dtype of generator and labeler.
   """
   generator = vae(
-      image_shape=IMAGE_SHAPE,
-      latent_dim=LATENT_DIM,
-      widths=(512,),
-      dtype=dtype,
+    image_shape=IMAGE_SHAPE,
+    latent_dim=LATENT_DIM,
+    widths=(512,),
+    dtype=dtype,
   )
   labeler = cnn(num_classes=NUM_CLASSES, dtype=dtype)
   teacher = teachers.triple(generator, teachers.labeler([labeler]))
@@ -65,22 +65,22 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
   batch = jax.device_put({"image": image, "label": label.astype(np.int32)})
   keys = jax.random.split(jax.random.key(0))
   frozen = {
-      "generator": teachers.Frozen(*generator.init(keys[0], batch["image"])),
-      "labeler": (teachers.Frozen(*labeler.init(keys[1], batch["image"])),),
+    "generator": teachers.Frozen(*generator.init(keys[0], batch["image"])),
+    "labeler": (teachers.Frozen(*labeler.init(keys[1], batch["image"])),),
   }
   parts = methods.Parts(
-      student=mlp(num_classes=NUM_CLASSES),
-      teacher=teacher,
-      label_loss=losses.cross_entropy,
-      distance=losses.kl_divergence,
-      generated_distance=losses.kl_divergence,
-      disagreement=losses.kl_divergence,
+    student=mlp(num_classes=NUM_CLASSES),
+    teacher=teacher,
+    label_loss=losses.cross_entropy,
+    distance=losses.kl_divergence,
+    generated_distance=losses.kl_divergence,
+    disagreement=losses.kl_divergence,
   )
   look = jax.jit(
-      lambda frozen, x: {
-          "teacher_logits": teacher.label(frozen, x).logits,
-          "latent": teacher.encode(frozen, x),
-      }
+    lambda frozen, x: {
+      "teacher_logits": teacher.label(frozen, x).logits,
+      "latent": teacher.encode(frozen, x),
+    }
   )
   return Setting(parts, frozen, batch, look(frozen, batch["image"]))
 
@@ -117,7 +117,7 @@ class Step:
   """
 
   def __init__(
-      self, setting: Setting, name: str, *, cached: bool, num_steps: int = 1
+    self, setting: Setting, name: str, *, cached: bool, num_steps: int = 1
   ):
     method = method_of(name, setting.parts, num_steps)
     batch = dict(setting.batch)
@@ -128,7 +128,7 @@ class Step:
     self._root = training.roots((0,))
     self._state = training.init_state(method, self._root, self._batch)
     self._totals = training.empty_totals(
-        method, self._state, self._frozen, self._batch, self._root
+      method, self._state, self._frozen, self._batch, self._root
     )
     step = training.make_step(method)
     self.traced = step.trace(*self._arguments()).jaxpr
@@ -138,6 +138,7 @@ class Step:
     return self._state, self._totals, self._frozen, self._batch, self._root
 
   def __call__(self) -> None:
+    """One update."""
     self._state, self._totals = self._step(*self._arguments())
     jax.block_until_ready(self._state)
 

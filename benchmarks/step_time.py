@@ -33,13 +33,13 @@ def _arguments() -> Any:
   options.add_argument("--dtype", default="float32", help="of the teacher")
   options.add_argument("--steps", nargs="+", choices=_NAMES, default=_NAMES)
   options.add_argument(
-      "--peak_tflops", type=float, help="of the device, for the share of peak"
+    "--peak_tflops", type=float, help="of the device, for the share of peak"
   )
   options.add_argument(
-      "--no_torch", action="store_true", help="leave PyTorch out"
+    "--no_torch", action="store_true", help="leave PyTorch out"
   )
   options.add_argument(
-      "--no_compile", action="store_true", help="leave torch.compile out"
+    "--no_compile", action="store_true", help="leave torch.compile out"
   )
   return options.parse_args()
 
@@ -55,8 +55,8 @@ def _updates(setting: Any) -> dict[str, Callable[[], Any]]:
 
   parts, cache = setting.parts, setting.cache
   made = {
-      f"update, {name}": Step(setting, name, cached=True)
-      for name in ("supervised", "kd")
+    f"update, {name}": Step(setting, name, cached=True)
+    for name in ("supervised", "kd")
   }
 
   # x' and its targets come with the batch instead of from an exploration.
@@ -76,17 +76,17 @@ def _updates(setting: Any) -> dict[str, Callable[[], Any]]:
   tx = training.make_optimizer("adam", learning_rate=1e-3, steps=10**6)
   method = from_loss(loss, init, tx)
   batch = {
-      **setting.batch,
-      "teacher_logits": cache["teacher_logits"],
-      "latent": cache["teacher_logits"],
+    **setting.batch,
+    "teacher_logits": cache["teacher_logits"],
+    "latent": cache["teacher_logits"],
   }
   state = method.init(jax.random.key(0), setting.batch)
   made["update, tgt"] = waiting(
-      lambda state, batch: method.update(
-          state, setting.frozen, batch, jax.random.key(1)
-      ),
-      state,
-      batch,
+    lambda state, batch: method.update(
+      state, setting.frozen, batch, jax.random.key(1)
+    ),
+    state,
+    batch,
   )
   return made
 
@@ -114,13 +114,13 @@ def parts_alone(setting: Any) -> dict[str, Callable[[], Any]]:
     return geometry.gaussian(jax.random.split(key, len(z)), z)
 
   return {
-      _CALL: waiting(lambda x: x, jnp.zeros(())),
-      "label": waiting(lambda f, x: teacher.label(f, x).logits, frozen, x),
-      "encode": waiting(teacher.encode, frozen, x),
-      "decode": waiting(teacher.decode, frozen, z),
-      "noise": waiting(noise, jax.random.key(0), z),
-      "ascend": waiting(slope, context, z),
-      **_updates(setting),
+    _CALL: waiting(lambda x: x, jnp.zeros(())),
+    "label": waiting(lambda f, x: teacher.label(f, x).logits, frozen, x),
+    "encode": waiting(teacher.encode, frozen, x),
+    "decode": waiting(teacher.decode, frozen, z),
+    "noise": waiting(noise, jax.random.key(0), z),
+    "ascend": waiting(slope, context, z),
+    **_updates(setting),
   }
 
 
@@ -130,10 +130,10 @@ def _sum_of(name: str, cached: bool) -> list[str]:
   start = [] if cached else ["encode"]
   shown = ["decode", "label"]
   return {
-      "supervised": ["update, supervised"],
-      "kd": ["update, kd", *known],
-      "random": ["update, tgt", *known, *start, "noise", *shown],
-      "gradient": ["update, tgt", *known, *start, "ascend", *shown],
+    "supervised": ["update, supervised"],
+    "kd": ["update, kd", *known],
+    "random": ["update, tgt", *known, *start, "noise", *shown],
+    "gradient": ["update, tgt", *known, *start, "ascend", *shown],
   }[name]
 
 
@@ -142,13 +142,13 @@ def _parts_ms(times: common.Timings, names: list[str]) -> list[float]:
   rounds = zip(*(times.rounds[n] for n in names), strict=True)
   spare = len(names) - 1
   return [
-      sum(values) - spare * call
-      for values, call in zip(rounds, times.rounds[_CALL], strict=True)
+    sum(values) - spare * call
+    for values, call in zip(rounds, times.rounds[_CALL], strict=True)
   ]
 
 
 def measure(
-    name: str, cached: bool, setting: Any, shared: Mapping[str, Any], args: Any
+  name: str, cached: bool, setting: Any, shared: Mapping[str, Any], args: Any
 ) -> dict[str, Any]:
   """Times one step with everything that it is compared with."""
   import flops
@@ -159,24 +159,24 @@ def measure(
   rivals = shared["rivals"](name, batch)
   members = list(dict.fromkeys(_sum_of(name, cached)))
   contenders = {
-      "step": step,
-      **{key: shared["parts"][key] for key in (*members, _CALL)},
-      **rivals,
+    "step": step,
+    **{key: shared["parts"][key] for key in (*members, _CALL)},
+    **rivals,
   }
   times = common.take_turns(
-      contenders, rounds=args.rounds, seconds=args.seconds, clock=args.clock
+    contenders, rounds=args.rounds, seconds=args.seconds, clock=args.clock
   )
   summed = _parts_ms(times, _sum_of(name, cached))
   times = common.Timings({**times.rounds, "sum of parts": summed})
   work = flops.count(step.traced)
   row: dict[str, Any] = {
-      "step": name,
-      "cached": cached,
-      "times": times.report(),
-      "parts": _sum_of(name, cached),
-      "ratio_to_parts": times.ratio("step", "sum of parts"),
-      "flop": work,
-      "floor_ms": flops.floor_ms(work, shared["rates"]),
+    "step": name,
+    "cached": cached,
+    "times": times.report(),
+    "parts": _sum_of(name, cached),
+    "ratio_to_parts": times.ratio("step", "sum of parts"),
+    "flop": work,
+    "floor_ms": flops.floor_ms(work, shared["rates"]),
   }
   if rivals:
     best = times.fastest(list(rivals))
@@ -184,7 +184,7 @@ def measure(
   if args.peak_tflops:
     seconds = times.ms("step") * 1e-3
     row["share_of_peak"] = (
-        sum(work.values()) / seconds / args.peak_tflops * 1e-12
+      sum(work.values()) / seconds / args.peak_tflops * 1e-12
     )
   return row
 
@@ -199,8 +199,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     rival = [ms(best), best, f"{row['torch_over_step']:.2f}"] if best else []
     label = row["step"] + (", cached" if row["cached"] else "")
     cells.append(
-        [label, ms("step"), ms("sum of parts"), f"{row['ratio_to_parts']:.2f}"]
-        + [f"{row['floor_ms']:.2f}", *(rival or ["-", "-", "-"])]
+      [label, ms("step"), ms("sum of parts"), f"{row['ratio_to_parts']:.2f}"]
+      + [f"{row['floor_ms']:.2f}", *(rival or ["-", "-", "-"])]
     )
   return common.table(header, cells)
 
@@ -213,11 +213,11 @@ def _rivals(args: Any, cores: int) -> Callable[..., dict[str, Callable]]:
       print("torch is not installed: its columns are left out")
     else:
       return lambda name, batch: torch_steps.contenders(
-          name,
-          batch,
-          compiled=not args.no_compile,
-          dtype=args.dtype,
-          threads=cores,
+        name,
+        batch,
+        compiled=not args.no_compile,
+        dtype=args.dtype,
+        threads=cores,
       )
   return lambda name, batch: {}
 
@@ -232,18 +232,18 @@ def main() -> None:
   where = common.environment(cores)
   print(common.describe(where))
   rates = flops.measured_rates(
-      args.batch_size,
-      args.dtype,
-      rounds=args.rounds,
-      seconds=args.seconds,
-      clock=args.clock,
+    args.batch_size,
+    args.dtype,
+    rounds=args.rounds,
+    seconds=args.seconds,
+    clock=args.clock,
   )
   for kind, rate in rates.items():
     print(f"{kind}: {rate * 1e-9:.0f} GFLOP/s")
   shared = {
-      "parts": parts_alone(setting),
-      "rates": rates,
-      "rivals": _rivals(args, cores),
+    "parts": parts_alone(setting),
+    "rates": rates,
+    "rivals": _rivals(args, cores),
   }
   rows = []
   for name in args.steps:

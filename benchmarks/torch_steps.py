@@ -21,46 +21,46 @@ from torch.nn import functional
 
 def _kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
   return functional.kl_div(
-      student.log_softmax(-1),
-      teacher.log_softmax(-1),
-      log_target=True,
-      reduction="batchmean",
+    student.log_softmax(-1),
+    teacher.log_softmax(-1),
+    log_target=True,
+    reduction="batchmean",
   )
 
 
 def _networks(device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
   encoder = nn.Sequential(
-      nn.Flatten(),
-      nn.Linear(784, 512),
-      nn.ReLU(),
-      nn.Linear(512, LATENT_DIM),
+    nn.Flatten(),
+    nn.Linear(784, 512),
+    nn.ReLU(),
+    nn.Linear(512, LATENT_DIM),
   )
   decoder = nn.Sequential(
-      nn.Linear(LATENT_DIM, 512),
-      nn.ReLU(),
-      nn.Linear(512, 784),
-      nn.Sigmoid(),
-      nn.Unflatten(1, (1, 28, 28)),
+    nn.Linear(LATENT_DIM, 512),
+    nn.ReLU(),
+    nn.Linear(512, 784),
+    nn.Sigmoid(),
+    nn.Unflatten(1, (1, 28, 28)),
   )
   labeler = nn.Sequential(
-      nn.Conv2d(1, 32, 3, padding=1),
-      nn.MaxPool2d(2),
-      nn.ReLU(),
-      nn.Conv2d(32, 64, 3, padding=1),
-      nn.MaxPool2d(2),
-      nn.ReLU(),
-      nn.Flatten(),
-      nn.Linear(64 * 7 * 7, 128),
-      nn.ReLU(),
-      nn.Linear(128, NUM_CLASSES),
+    nn.Conv2d(1, 32, 3, padding=1),
+    nn.MaxPool2d(2),
+    nn.ReLU(),
+    nn.Conv2d(32, 64, 3, padding=1),
+    nn.MaxPool2d(2),
+    nn.ReLU(),
+    nn.Flatten(),
+    nn.Linear(64 * 7 * 7, 128),
+    nn.ReLU(),
+    nn.Linear(128, NUM_CLASSES),
   )
   student = nn.Sequential(
-      nn.Flatten(),
-      nn.Linear(784, 64),
-      nn.ReLU(),
-      nn.Linear(64, 64),
-      nn.ReLU(),
-      nn.Linear(64, NUM_CLASSES),
+    nn.Flatten(),
+    nn.Linear(784, 64),
+    nn.ReLU(),
+    nn.Linear(64, 64),
+    nn.ReLU(),
+    nn.Linear(64, NUM_CLASSES),
   )
   frozen = {"encoder": encoder, "decoder": decoder, "labeler": labeler}
   for module in frozen.values():
@@ -80,18 +80,18 @@ class Steps:
   """
 
   def __init__(
-      self,
-      batch: Mapping[str, np.ndarray],
-      *,
-      channels_last: bool,
-      compiled: bool,
-      dtype: str,
+    self,
+    batch: Mapping[str, np.ndarray],
+    *,
+    channels_last: bool,
+    compiled: bool,
+    dtype: str,
   ):
     self.device = "cuda" if torch.cuda.is_available() else "cpu"
     self.dtype = getattr(torch, dtype)
     self.nets = _networks(self.device, self.dtype)
     self.layout = (
-        torch.channels_last if channels_last else torch.contiguous_format
+      torch.channels_last if channels_last else torch.contiguous_format
     )
     self.nets["labeler"].to(memory_format=self.layout)
     tensor = lambda a: torch.tensor(np.array(a), device=self.device)
@@ -101,7 +101,7 @@ class Steps:
     cached = lambda key: tensor(batch[key]) if key in batch else None
     self.logits, self.latent = cached("teacher_logits"), cached("latent")
     self.optimizer = torch.optim.Adam(
-        self.nets["student"].parameters(), lr=1e-3, fused=True
+      self.nets["student"].parameters(), lr=1e-3, fused=True
     )
     stage = torch.compile if compiled else lambda function: function
     self.encode, self.decode = stage(self._encode), stage(self._decode)
@@ -181,12 +181,12 @@ class Steps:
 
 
 def contenders(
-    name: str,
-    batch: Mapping[str, Any],
-    *,
-    compiled: bool,
-    dtype: str,
-    threads: int,
+  name: str,
+  batch: Mapping[str, Any],
+  *,
+  compiled: bool,
+  dtype: str,
+  threads: int,
 ) -> dict[str, Callable[[], None]]:
   """The step `name` in every form of PyTorch that works here.
 
@@ -204,10 +204,10 @@ def contenders(
     for channels_last in (False, True):
       label = f"torch {form}{', channels last' if channels_last else ''}"
       steps = Steps(
-          arrays,
-          channels_last=channels_last,
-          compiled=form == "compile",
-          dtype=dtype,
+        arrays,
+        channels_last=channels_last,
+        compiled=form == "compile",
+        dtype=dtype,
       )
       step = getattr(steps, name)
       try:

@@ -92,7 +92,8 @@ def students(workdir):
 
 
 def steps_logged(workdir):
-  records = map(json.loads, (workdir / "metrics.jsonl").open())
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  records = map(json.loads, lines)
   return [
     r["step"] for r in records if r["arm"] == "gradient" and "loss/total" in r
   ]

@@ -89,7 +89,8 @@ _TOGETHER = """
       np.testing.assert_array_equal(state["w"].addressable_data(0), step)
     print("from", step, flush=True)
     time.sleep(float(sys.argv[2]))  # As long as a large step compiles.
-    while True:
+    end = time.monotonic() + 90  # Should the test itself be ended.
+    while time.monotonic() < end:
       state = update(state, ones)
       jax.block_until_ready(state)
       time.sleep(0.005)
@@ -113,7 +114,7 @@ def _line(process, word):
 def _run_and_signal(directory, whom, number, *, before=0.0, after=0.0):
   """Starts two processes, signals one: the steps they start and stop at."""
   processes = helpers.start_processes(_TOGETHER, 2, directory, before)
-  watchdog = threading.Timer(60, lambda: [p.kill() for p in processes])
+  watchdog = threading.Timer(100, lambda: [p.kill() for p in processes])
   watchdog.start()
   try:
     started = [_line(process, "from") for process in processes]

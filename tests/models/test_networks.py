@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,7 @@ def _build(name: str, **kwargs):
   return registry.build(models.MODELS, options, family="model", num_classes=5)
 
 
+@functools.cache  # The tests share what is compiled.
 def _ready(name: str, **kwargs):
   """A network with weights, and its forward pass, compiled on first use."""
   network = _build(name, **kwargs)
@@ -77,7 +80,7 @@ def test_dtypes(name: str, dtype: str) -> None:
   assert {feature.dtype for feature in outputs.features} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
 def test_bfloat16_is_close_to_float32(name: str) -> None:
   apply, params, state = _ready(name)
   rounded, _, _ = _ready(name, dtype="bfloat16")
@@ -117,9 +120,10 @@ def test_initial_weights_keep_the_scale(name: str) -> None:
     return network.apply(params, state, x)[0]
 
   outputs = run(jax.random.key(0), x)
+  # Taking the maximum of four raises the scale of the CNN somewhat.
   for feature in outputs.features:
-    assert 0.5 < float(np.sqrt(np.mean(np.square(feature)))) < 2.5
-  assert 0.3 < float(np.std(outputs.logits)) < 3.0
+    assert 0.5 < float(np.sqrt(np.mean(np.square(feature)))) < 4.0
+  assert 0.3 < float(np.std(outputs.logits)) < 4.0
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -151,13 +155,15 @@ def test_statistics_move_in_training_alone() -> None:
   assert jax.tree.structure(same[1]) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
 def test_normalisation_is_inside_the_network(name: str) -> None:
-  mean, std = np.float32([0.3, 0.5]), np.float32([0.2, 0.4])
+  mean, std = (0.3, 0.5), (0.2, 0.4)
   plain, params, state = _ready(name)
   inside, _, _ = _ready(name, mean=mean, std=std)
   x = np.asarray(_images())
-  expected = plain(params, state, (x - mean) / std)[0].logits
+  expected = plain(params, state, (x - np.float32(mean)) / np.float32(std))[
+    0
+  ].logits
 
   got = inside(params, state, x)[0].logits
   np.testing.assert_allclose(got, expected, atol=2e-5)
@@ -227,7 +233,7 @@ def test_cnn_mean_over_pixels_takes_images_of_any_size() -> None:
 def test_cnn_says_when_images_are_too_small() -> None:
   network = models.cnn(num_classes=3, widths=(4, 4, 4))
   with pytest.raises(ValueError, match="cannot pool 1x1 by 2x2: use fewer"):
-    network.init(jax.random.key(0), _images(shape=(4, 4, 1)))
+    random_weights(network.init, _images(shape=(4, 4, 1)))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,13 @@ from tgt_jax.types import Array
 LIKELIHOODS = ("bernoulli", "gaussian")
 
 
+def _widen(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def sum_per_example(x: Array) -> Array:
   """Returns the sum over all axes but the first, in at least float32."""
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  return x.reshape(x.shape[0], -1).sum(axis=1)
+  return _widen(x).reshape(x.shape[0], -1).sum(axis=1)
 
 
 def bernoulli_nll(logits: Array, x: Array) -> Array:
@@ -40,6 +43,7 @@ def bernoulli_nll(logits: Array, x: Array) -> Array:
   checks.same_shape(logits=logits, x=x)
   checks.floating(logits=logits, x=x)
 
+  logits, x = _widen(logits), _widen(x)
   return sum_per_example(jax.nn.softplus(logits) - x * logits)
 
 
@@ -58,6 +62,7 @@ def gaussian_nll(mean: Array, x: Array, *, scale: float) -> Array:
   checks.floating(mean=mean, x=x)
   checks.positive(scale=scale)
 
+  mean, x = _widen(mean), _widen(x)
   constant = math.log(scale) + 0.5 * math.log(2.0 * math.pi)
   return sum_per_example(0.5 * ((x - mean) / scale) ** 2 + constant)
 
@@ -75,6 +80,7 @@ def gaussian_kl(mean: Array, scale: Array) -> Array:
   checks.same_shape(mean=mean, scale=scale)
   checks.floating(mean=mean, scale=scale)
 
+  mean, scale = _widen(mean), _widen(scale)
   return sum_per_example(0.5 * (mean**2 + scale**2 - 1.0) - jnp.log(scale))
 
 
