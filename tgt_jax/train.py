@@ -157,7 +157,9 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   return data.zip_batches(streams)
 
 
-def seed_groups(arm: build.Arm, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+def seed_groups(
+  arm: build.Arm, seeds: tuple[int, ...]
+) -> list[tuple[int, ...]]:
   """Which seeds train as one program."""
   how = arm.config["training"]["together"]
   if how == "auto":

@@ -151,23 +151,22 @@ _TWO = """
   assert split["k"].addressable_shards[0].data.shape == (2,)
   assert float(jax.jit(jnp.sum)(split["k"])) == 28
   # Keys travel like other arrays: one for all, and one for each example.
-  key = jax.random.key(7)
-  keys = jax.random.split(key, 8)
-  draw = lambda k: jax.random.normal(k, (2,))
+  data_Bx2 = np.arange(16, dtype=np.uint32).reshape(8, 2)
+  raw = jax.jit(jax.random.key_data)
+  key = jax.random.wrap_key_data(data_Bx2[0])
   everywhere = distributed.replicate({"k": key}, mesh)["k"]
   np.testing.assert_array_equal(
-      jax.jit(draw)(everywhere).addressable_data(0), draw(key))
-  mine = distributed.put_batch(keys[4 * me : 4 * me + 4], sharding)
-  for shard in jax.jit(jax.vmap(draw))(mine).addressable_shards:
-    np.testing.assert_array_equal(
-        shard.data, jax.vmap(draw)(keys)[shard.index])
+      raw(everywhere).addressable_data(0), data_Bx2[0])
+  mine = jax.random.wrap_key_data(data_Bx2[4 * me : 4 * me + 4])
+  for shard in raw(distributed.put_batch(mine, sharding)).addressable_shards:
+    np.testing.assert_array_equal(shard.data, data_Bx2[shard.index])
   distributed.barrier("end")
   print("main" if distributed.is_main_process() else "other", "process")
 """
 
 
 def test_two_processes_are_one_run():
-  outs = helpers.run_processes(_TWO, 2, devices=2)
+  outs = helpers.run_processes(_TWO, 2, devices=2, timeout=240)
   for out, role in zip(outs, ("main", "other"), strict=True):
     assert f"{role} process" in out
 

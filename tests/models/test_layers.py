@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from tgt_jax.models import layers
 
@@ -34,12 +35,23 @@ def test_max_pool_gradient_equals_flax_without_ties() -> None:
   assert not np.any(ours[:, 4])  # The odd row reaches nothing.
 
 
-def test_max_pool_shares_the_gradient_of_ties() -> None:
-  gradient = jax.grad(lambda x: layers.max_pool(x).sum())(
-    jnp.ones((1, 2, 2, 1))
+@pytest.mark.parametrize("window", [2, 3])
+def test_max_pool_gives_ties_to_the_first_as_flax_does(window: int) -> None:
+  x = jax.random.randint(jax.random.key(0), (2, 6, 6, 3), 0, 3).astype(float)
+  weights = jax.random.normal(jax.random.key(1), (6 // window,))
+  scale = weights[None, :, None, None]
+  slope = lambda pool: jax.grad(lambda x: (scale * pool(x)).sum())(x)
+  size = (window, window)
+
+  np.testing.assert_array_equal(
+    slope(lambda x: layers.max_pool(x, window)),
+    slope(lambda x: nn.max_pool(x, size, size)),
   )
 
-  np.testing.assert_array_equal(gradient, jnp.full((1, 2, 2, 1), 0.25))
+
+def test_max_pool_passes_forward_mode() -> None:
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  check_grads(layers.max_pool, (x,), order=2, modes=("fwd", "rev"), rtol=1e-2)
 
 
 def test_max_pool_refuses_what_no_window_fits() -> None:
