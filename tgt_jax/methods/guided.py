@@ -29,7 +29,13 @@ import jax.numpy as jnp
 
 from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
 from tgt_jax.methods import neighbours as neighbours_lib
-from tgt_jax.methods.base import Aux, LossFn, weighted_mean
+from tgt_jax.methods.base import (
+  Aux,
+  LossFn,
+  deinterleave,
+  interleave,
+  weighted_mean,
+)
 from tgt_jax.methods.neighbours import Context, Neighbours, Shown, Starts
 from tgt_jax.methods.parts import Parts
 from tgt_jax.types import Array, Batch, Metrics, ModelState, Params
@@ -153,8 +159,7 @@ def guided(
         step,
         number=num_generated,
       )
-      # One forward pass over both halves is cheaper than two.
-      inputs = jnp.concatenate([x, shown.image])
+      inputs = interleave(x, shown.image)
     outputs, student_state = parts.student.apply(
       params["student"],
       model_state["student"],
@@ -162,7 +167,7 @@ def guided(
       train=True,
       rng=rng_lib.stream(rng, "dropout"),
     )
-    logits, generated_logits = outputs.logits[:size], outputs.logits[size:]
+    logits, generated_logits = deinterleave(outputs.logits, size)
 
     total, metrics = jnp.zeros(()), {}
     if weights.label:

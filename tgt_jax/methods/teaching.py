@@ -10,7 +10,13 @@ import jax.numpy as jnp
 
 from tgt_jax import metrics as metrics_lib, rng as rng_lib
 from tgt_jax.exploration import geometry
-from tgt_jax.methods.base import Aux, LossFn, weighted_mean
+from tgt_jax.methods.base import (
+  Aux,
+  LossFn,
+  deinterleave,
+  interleave,
+  weighted_mean,
+)
 from tgt_jax.teachers import Teacher
 from tgt_jax.types import Array, Generator, Network
 
@@ -76,7 +82,7 @@ def labeler_loss(
         keys = rng_lib.split_examples(rng_lib.stream(rng, "explore"), size)
         z = z + sigma * geometry.gaussian(keys, z)
       seen = teacher.render(frozen, teacher.decode(frozen, z))
-      inputs = jnp.concatenate([x, jax.lax.stop_gradient(seen)])
+      inputs = interleave(x, jax.lax.stop_gradient(seen))
     outputs, state = network.apply(
       params["student"],
       model_state["student"],
@@ -84,14 +90,15 @@ def labeler_loss(
       train=True,
       rng=rng_lib.stream(rng, "dropout"),
     )
-    values = label_loss(outputs.logits[:size], y)
+    logits, seen_logits = deinterleave(outputs.logits, size)
+    values = label_loss(logits, y)
     total = weighted_mean(values)
     metrics = {"loss/label": metrics_lib.mean(values)}
     if reconstruction:
-      values = label_loss(outputs.logits[size:], y)
+      values = label_loss(seen_logits, y)
       total += reconstruction * weighted_mean(values)
       metrics["loss/reconstruction"] = metrics_lib.mean(values)
-    right = jnp.argmax(outputs.logits[:size], -1) == y
+    right = jnp.argmax(logits, -1) == y
     metrics["train/accuracy"] = metrics_lib.mean(right.astype(jnp.float32))
     return total, Aux(metrics, {"student": state})
 
