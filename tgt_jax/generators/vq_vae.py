@@ -64,6 +64,24 @@ def _codebook(model_state: ModelState) -> quantization.Codebook:
   return quantization.Codebook(**model_state["codebook"])
 
 
+def _learned(
+  codebook: quantization.Codebook,
+  z: Array,
+  indices: Array,
+  options: _Options,
+  rng: Array,
+) -> quantization.Codebook:
+  """The codebook after a batch: moving averages, dead codes by option."""
+  codebook = quantization.update_codebook(
+    codebook, z, indices, decay=options.decay, epsilon=options.epsilon
+  )
+  if not options.restart_below:
+    return codebook
+  return quantization.restart_dead_codes(
+    codebook, z, rng=rng, threshold=options.restart_below
+  )
+
+
 def _as_generator(
   module: VQVAE, image_shape: tuple[int, int, int], options: _Options
 ) -> Generator:
@@ -117,13 +135,7 @@ def _as_generator(
         reconstruction, quantization.perplexity(usage)
       ),
     }
-    codebook = quantization.update_codebook(
-      codebook, z, indices, decay=options.decay, epsilon=options.epsilon
-    )
-    if options.restart_below:
-      codebook = quantization.restart_dead_codes(
-        codebook, z, rng=rng, threshold=options.restart_below
-      )
+    codebook = _learned(codebook, z, indices, options, rng)
     value = reconstruction + options.commitment * commitment
     return value, terms, {**model_state, "codebook": codebook._asdict()}
 
