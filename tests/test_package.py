@@ -131,6 +131,13 @@ def test_extras(setup_cfg) -> None:
   assert "torch" not in _requirements(extras["dev"])
 
 
+def test_one_version_of_the_linter(setup_cfg) -> None:
+  pinned = _requirements(setup_cfg["options.extras_require"]["dev"])["ruff"]
+  repositories = yaml.safe_load(_read(".pre-commit-config.yaml"))["repos"]
+  revisions = [r["rev"] for r in repositories if "ruff" in r["repo"]]
+  assert revisions == [pinned.replace("==", "v")]
+
+
 def test_ci_script_is_what_the_workflow_calls() -> None:
   workflow = yaml.safe_load(_read(".github/workflows/ci.yml"))
   steps = workflow["jobs"]["ci"]["steps"]

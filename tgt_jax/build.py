@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -129,11 +131,20 @@ def arm_config(config: Config, name: str) -> Config:
   return result
 
 
-def network(config: Config, spec: Mapping[str, Any]) -> Network:
-  """A classifier for the config's classes."""
+@functools.cache
+def _network(spec: str, num_classes: int) -> Network:
   return registry.build(
-    MODELS, spec, family="model", num_classes=config["num_classes"]
+    MODELS, json.loads(spec), family="model", num_classes=num_classes
   )
+
+
+def network(config: Config, spec: Mapping[str, Any]) -> Network:
+  """A classifier for the config's classes.
+
+  The same spec gives the same object, so that what is compiled for one arm
+  serves the others.
+  """
+  return _network(json.dumps(dict(spec)), config["num_classes"])
 
 
 def generator(config: Config) -> Generator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import pathlib
 import sys
 
@@ -13,12 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from tgt_jax import (
-  distributed,
   experiment,
   export,
+  fit,
   results as results_lib,
   scoring,
+  writers,
 )
+from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.results import SeedResult
 
 
@@ -34,25 +35,25 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   old = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
   sets = experiment.load_sets(config)
-  put = functools.partial(distributed.put_batch, sharding=None)
+  runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
   arms = []
   for arm in old.arms:
     fresh = []
     for seed in arm.seeds:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       student = export.load_student(folder)
-      scorer = experiment.scorer(
-        config,
-        sets.test,
-        sets.counts,
-        scoring.network_logits(student.network),
-        columns=None,
-        put=put,
-      )
       variables = jax.tree.map(
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
-      new = scoring.seed_results(scorer.score(variables), (seed.seed,))[0]
+      scores = experiment.score(
+        config,
+        sets.test,
+        sets.counts,
+        variables,
+        scoring.network_logits(student.network),
+        runtime,
+      )
+      new = scoring.seed_results(scores, (seed.seed,))[0]
       # Agreement needs the teacher, which a student's folder does not hold.
       fresh.append(
         SeedResult(seed.seed, {**seed.metrics, **new.metrics}, new.per_class)

@@ -8,7 +8,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -164,28 +164,29 @@ def hardware() -> str:
   )
 
 
-def scorer(
+def score(
   config: build.Config,
   source: data.Source,
   counts: np.ndarray,
-  logits: Callable,
+  variables: Any,
+  logits: scoring.Logits,
+  runtime: fit.Runtime,
   *,
-  columns: Mapping[str, np.ndarray] | None,
-  put: Callable,
-  shard: tuple[int, int] = (0, 1),
-) -> scoring.Scorer:
+  columns: Mapping[str, np.ndarray] | None = None,
+) -> scoring.Scores:
   """Scores on one source by the config's batch size and groups."""
-  return scoring.make_scorer(
-    logits,
-    data.evaluation_batches(
-      source,
-      batch_size=config["evaluation_batch_size"],
-      columns=columns,
-      shard=shard,
-    ),
+  batches = data.evaluation_batches(
+    source,
+    batch_size=config["evaluation_batch_size"],
+    columns=columns,
+    shard=runtime.shard,
+  )
+  return scoring.score(
+    variables,
+    (runtime.put(batch, seeds=False) for batch in batches),
+    logits=logits,
     class_counts=counts,
     groups=(config["groups"]["many_above"], config["groups"]["few_below"]),
-    put=put,
   )
 
 
@@ -204,15 +205,17 @@ class Experiment(NamedTuple):
   columns: dict[str, dict[str, np.ndarray]]
   runtime: fit.Runtime
 
-  def scorer(self, split: str, logits: Callable) -> scoring.Scorer:
+  def score(
+    self, split: str, variables: Any, logits: scoring.Logits
+  ) -> scoring.Scores:
     """Scores on "validation" or "test", agreement with the teacher included."""
     said = self.columns[split]["teacher_logits"]
-    return scorer(
+    return score(
       self.config,
       getattr(self.sets, split),
       self.sets.counts,
+      variables,
       logits,
+      self.runtime,
       columns={"teacher_logits": said},
-      put=lambda batch: self.runtime.put(batch, seeds=False),
-      shard=self.runtime.shard,
     )

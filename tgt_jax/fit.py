@@ -180,7 +180,9 @@ def _initial_state(job, batch, roots, runtime):
   init = functools.partial(training.init_state, job.method)
   shapes = jax.eval_shape(init, roots, batch)
   shardings = runtime.shardings(shapes)
-  return jax.jit(init, out_shardings=shardings)(roots, batch), shardings
+  return training.jit_once(init, out_shardings=shardings)(
+    roots, batch
+  ), shardings
 
 
 class _Clock:

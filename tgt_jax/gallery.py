@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tgt_jax import build, data, export, rng as rng_lib
+from tgt_jax import build, data, export, rng as rng_lib, training
 from tgt_jax.experiment import Experiment, student_folder
 from tgt_jax.exploration import diagnose
 from tgt_jax.methods import Context, Parts, Trace, start_points, trace
@@ -70,7 +70,7 @@ def make_probe(
       moved_teacher_logits=found.teacher[1],
     )
 
-  many = jax.jit(jax.vmap(one, in_axes=(0, 0, None, None)))
+  many = training.jit_once(jax.vmap(one, in_axes=(0, 0, None, None)))
 
   def probe(variables, step):
     found = jax.device_get(many(variables, step, frozen, batch))
@@ -117,7 +117,7 @@ def make(experiment: Experiment) -> Gallery | None:
   steps = main.config["training"]["steps"]
   traces = {
     # The delivered student, the arm's exploration.
-    arm.name: jax.jit(
+    arm.name: training.jit_once(
       functools.partial(_trace, arm.parts._replace(student=main.parts.student))
     )(variables, frozen, batch, key, steps)
     for arm in arms

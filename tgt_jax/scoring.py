@@ -7,8 +7,9 @@ derived from sums over the split, the confusion matrix above all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,10 @@ import numpy as np
 
 from tgt_jax import metrics
 from tgt_jax.results import SeedResult
-from tgt_jax.types import Array, Batch
+from tgt_jax.types import Array, Batch, Network
 
 Scores = dict[str, np.ndarray]
-
-
-class Scorer(NamedTuple):
-  """Evaluates sets of parameters on one split.
-
-  Attributes:
-    score: `(variables, frozen) -> {metric: [S]}` and "per_class" [S, K];
-      every leaf of `variables` is [S, ...].
-  """
-
-  score: Callable[[Any], Scores]
+Logits = Callable[[Any, Array], Array]
 
 
 def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
@@ -48,40 +39,43 @@ def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
   return sums
 
 
-def make_scorer(
-  logits: Callable[[Any, Array], Array],
+@functools.partial(jax.jit, static_argnames="logits")
+def _batch_sums(variables: Any, batch: Batch, *, logits: Logits) -> Any:
+  """Sums of one batch for every seed; compiled once per network and split."""
+  one = lambda v: _sums(logits(v, batch["image"]), batch)
+  if jax.tree.leaves(variables)[0].shape[0] > 1:
+    return jax.vmap(one)(variables)
+  result = one(jax.tree.map(lambda a: a[0], variables))
+  return jax.tree.map(lambda a: a[None], result)
+
+
+def score(
+  variables: Any,
   batches: Iterable[Batch],
   *,
+  logits: Logits,
   class_counts: np.ndarray,
   groups: tuple[float, float],
-  put: Callable[[Batch], Batch] = lambda batch: batch,
-) -> Scorer:
-  """Returns a function that scores parameters.
+) -> Scores:
+  """Scores several sets of parameters on one split.
 
   Args:
-    logits: `(variables, x) -> [B, K]`.
-    batches: from `data.evaluation_batches`; read anew for each score.
+    variables: tree with leaves [S, ...].
+    batches: of the whole split on the devices, with "mask"; with
+      "teacher_logits" agreement is scored too.
+    logits: `(variables of one seed, x) -> [B, K]`; the same function for the
+      same network, so that it is compiled once.
     class_counts: training examples per class, [K], for many / medium / few.
     groups: thresholds, see `longtail.many_medium_few`.
-    put: moves a host batch to the devices.
+
+  Returns:
+    Metrics by their names in results.json, each [S], and "per_class" [S, K].
   """
-
-  @jax.jit
-  def sums(variables: Any, batch: Batch) -> dict[str, Any]:
-    one = lambda v: _sums(logits(v, batch["image"]), batch)
-    if jax.tree.leaves(variables)[0].shape[0] > 1:
-      return jax.vmap(one)(variables)
-    result = one(jax.tree.map(lambda a: a[0], variables))
-    return jax.tree.map(lambda a: a[None], result)
-
-  def score(variables: Any) -> Scores:
-    total = None
-    for batch in batches:
-      new = sums(variables, put(batch))
-      total = new if total is None else jax.tree.map(jnp.add, total, new)
-    return _summary(jax.device_get(total), class_counts, groups)
-
-  return Scorer(score)
+  total = None
+  for batch in batches:
+    new = _batch_sums(variables, batch, logits=logits)
+    total = new if total is None else jax.tree.map(jnp.add, total, new)
+  return _summary(jax.device_get(total), class_counts, groups)
 
 
 def _summary(
@@ -112,7 +106,8 @@ def seed_results(scores: Scores, seeds: tuple[int, ...]) -> list[SeedResult]:
   ]
 
 
-def network_logits(network: Any) -> Callable[[Any, Array], Array]:
+@functools.cache
+def network_logits(network: Network) -> Callable[[Any, Array], Array]:
   """`((params, model_state), x) -> logits` of a network in evaluation mode."""
 
   def logits(variables, x):

@@ -232,14 +232,13 @@ def _train_group(
     (state.params if state.ema is None else state.ema)["student"],
     state.model_state["student"],
   )
-  probe, score = gallery.make_probe(experiment, arm), None
-  if experiment.sets.validation is not None:
-    score = experiment.scorer("validation", logits).score
+  probe = gallery.make_probe(experiment, arm)
+  validates = experiment.sets.validation is not None
 
   def check(state):
     variables, scores = final(state), {}
-    if score is not None:
-      found = score(variables)
+    if validates:
+      found = experiment.score("validation", variables, logits)
       scores = {f"eval/{n}": v for n, v in found.items() if n != "per_class"}
     return {**scores, **probe(variables, state.step)}
 
@@ -254,11 +253,11 @@ def _train_group(
     directory=folder,
     cadence=fit.Cadence(**config["cadence"]),
     evaluate=check,
-    best_metric="eval/balanced" if score else None,
+    best_metric="eval/balanced" if validates else None,
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
-  scores = experiment.scorer("test", logits).score(variables)
+  scores = experiment.score("test", variables, logits)
   found = scoring.seed_results(scores, seeds)
   params, state = experiment.runtime.gather(variables)
   for i, seed in enumerate(found):
@@ -316,9 +315,11 @@ def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
   config = experiment.config
   label = build.label_function(config)
   arrays = experiment.prepared.frozen["labeler"]
-  scores = experiment.scorer(
-    "test", lambda frozen, x: label(frozen, x).logits
-  ).score(jax.tree.map(lambda a: a[None], arrays))
+  scores = experiment.score(
+    "test",
+    jax.tree.map(lambda a: a[None], arrays),
+    lambda frozen, x: label(frozen, x).logits,
+  )
   found = scoring.seed_results(scores, (config["seed"],))[0]
   return results_lib.TeacherResult(
     description=f"{config['labeler']['name']} x {config['num_labelers']}",

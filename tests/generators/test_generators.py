@@ -262,7 +262,9 @@ def test_one_trace_serves_every_update() -> None:
   assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", ["vae", "conv_vq_vae"])
+@pytest.mark.parametrize(
+  "name", ["vae", pytest.param("conv_vq_vae", marks=pytest.mark.slow)]
+)
 def test_training_lowers_the_loss(name: str) -> None:
   generator = _build(name, image_shape=(8, 8, 1), likelihood="gaussian")
   rows, columns = np.mgrid[:8, :8] / 7.0

@@ -74,6 +74,7 @@ def start_points(
     image=again(image),
     rng=rng_lib.split_examples(rng, image.shape[0] * number),
     latent=again(latent),
+    teacher_logits=again(points.get("teacher_logits")),
     partner_image=other(image) if needs_partner else None,
     partner_latent=other(latent) if needs_partner else None,
   )

@@ -44,6 +44,7 @@ class Starts(NamedTuple):
     image: [M, ...].
     rng: keys, [M].
     latent: cached Enc(image), [M, ...], or `None`.
+    teacher_logits: cached h(image), [M, K], or `None`.
     partner_image: images of other examples, or `None`.
     partner_latent: their latents, or `None`.
   """
@@ -51,6 +52,7 @@ class Starts(NamedTuple):
   image: Array
   rng: Array
   latent: Array | None = None
+  teacher_logits: Array | None = None
   partner_image: Array | None = None
   partner_latent: Array | None = None
 
@@ -191,7 +193,15 @@ def explored(parts: Parts) -> Neighbours:
 
 def unchanged(parts: Parts) -> Neighbours:
   """Shows the start points as they are (distillation on unlabelled data)."""
-  return _labelled_inputs(parts, lambda starts: starts.image)
+
+  def make(context: Context, starts: Starts) -> Shown:
+    x, targets = starts.image, starts.teacher_logits
+    if targets is None:
+      targets = parts.teacher.label(context.frozen, x).logits
+    ones = jnp.ones(x.shape[0])
+    return Shown(x, targets, ones, jnp.zeros_like(ones))
+
+  return Neighbours(make)
 
 
 def input_mixup(parts: Parts, alpha: float) -> Neighbours:

@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 from tgt_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer
-from tgt_jax.training.step import empty_totals, init_state, make_step, roots
+from tgt_jax.training.step import (
+  empty_totals,
+  init_state,
+  jit_once,
+  make_step,
+  roots,
+)
 
 __all__ = [
   "OPTIMIZERS",
   "SCHEDULES",
   "empty_totals",
   "init_state",
+  "jit_once",
   "make_optimizer",
   "make_step",
   "roots",
