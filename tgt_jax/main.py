@@ -3,9 +3,8 @@
 
   python -m tgt_jax.main --config=configs/digits_lt.py --workdir=runs/digits
 
-Single keys are changed with `--config.training.steps=100`; an experiment's
-small form is `--config=configs/digits_lt.py:smoke`. The same command again
-resumes; a finished run is left as it is.
+`--config.training.steps=100` changes a key, `--config=configs/digits_lt.py:smoke`
+is an experiment's small form. The same command again resumes.
 """
 
 from __future__ import annotations
@@ -36,14 +35,15 @@ def parse(argv: list[str]) -> list[str]:
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    given = [a for a in argv if a.startswith("--config")]
-    fail(error, f"in {' '.join(given)}: ")
+    fail(error, f"in {' '.join(a for a in argv if a[:8] == '--config')}: ")
 
 
 def main(argv: list[str]) -> None:
   """Runs the experiment; errors of the user are one line and exit code 1."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+  if logging.get_verbosity() == logging.INFO:  # The default, and chatty.
+    logging.set_verbosity(logging.WARNING)
   # Imported here, so that --help answers at once.
   from tgt_jax import distributed, experiment, fit, train
 
