@@ -42,7 +42,9 @@ def latent_statistics(
   Raises:
     ValueError: no example.
   """
-  count, mean, squares = 0, np.float64(0.0), np.float64(0.0)
+  count = 0
+  mean: np.ndarray | np.float64 = np.float64(0.0)
+  squares: np.ndarray | np.float64 = np.float64(0.0)
   for x in batches:
     z = np.asarray(jax.device_get(encode(x)), np.float64)
     if not len(z):
