@@ -6,8 +6,10 @@ Command: python -m tgt_jax.main --config=configs/fashion_mnist_lt.py
 Second table (labeler trained on the tail's labels alone):
   --config=configs/fashion_mnist_lt.py:tail_labeler
 Hardware: 2 CPU cores.
-Time: see Result.
-Result: not yet run.
+Time: half an hour of processor time for the teacher, and a minute to 17 per arm.
+Result: balanced accuracy (5 seeds, last step, test split) 82.5 ± 0.2 mixup-KD,
+  85.7 ± 0.1 TGT-random, 85.9 ± 0.1 TGT-gradient; the table is in README.md.
+  `mixup_kd_long` and `:tail_labeler` are not yet run.
 
 DIR holds the four IDX files of Fashion-MNIST (the Debian package
 `dataset-fashion-mnist` installs them); left empty, TFDS is asked. 2 478
