@@ -10,6 +10,7 @@ counts the processor time of one core, which waiting does not enter.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -17,6 +18,7 @@ import pathlib
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -109,14 +111,38 @@ def parser(doc: str) -> argparse.ArgumentParser:
   options.add_argument(
     "--threads", type=int, default=0, help="cores to use; 0 takes all"
   )
+  options.add_argument(
+    "--keep_memory",
+    action="store_true",
+    help="glibc keeps what is freed instead of handing it back every step",
+  )
   return options
 
 
-def limit_cores(threads: int) -> int:
+def keep_freed_memory() -> None:
+  """Asks glibc to keep freed memory; does nothing where there is no glibc.
+
+  XLA frees its temporaries after every step. Above a threshold glibc returns
+  them to the system, and the next step pays for every page anew.
+  """
+  library = ctypes.CDLL(None) if sys.platform == "linux" else None
+  mallopt = getattr(library, "mallopt", None)
+  if mallopt is not None:
+    for parameter in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+      mallopt(parameter, 1 << 30)
+
+
+def prepare(threads: int, *, keep_memory: bool = False) -> int:
   """Pins the process, so that every library has the same number of threads.
 
   Must run before JAX starts its backend. Returns the number of cores.
+
+  Args:
+    threads: cores to use; 0 takes all.
+    keep_memory: see `keep_freed_memory`.
   """
+  if keep_memory:
+    keep_freed_memory()
   if not hasattr(os, "sched_getaffinity"):  # macOS has no affinity.
     return os.cpu_count() or 1
   if threads:

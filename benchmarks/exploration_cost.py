@@ -22,7 +22,7 @@ def main() -> None:
     "--cached", action="store_true", help="read h(x) and Enc(x) from a cache"
   )
   args = options.parse_args()
-  cores = common.limit_cores(args.threads)
+  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
   import setting as setting_lib
   import step_time
 
