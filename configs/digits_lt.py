@@ -37,24 +37,26 @@ def get_config(arg=""):
       "method": {"name": "tgt"},
       "starts": {"source": "train", "sampler": "class_balanced"},
     }
-    config.arms = {
-      "labels": {"method": {"name": "supervised"}},
-      "distilled": {"method": {"name": "kd"}},
-      "tgt_random": {
-        **tgt,
-        "exploration": {"name": "random", "sigma": 1.0},
-      },
-      "tgt_gradient": {
-        **tgt,
-        "exploration": {
-          "name": "gradient_ascent",
-          "step_size": 0.5,
-          "start_sigma": 1.0,
-          "radius": 1.0,
-          "sphere": True,
+    config.arms = config_lib.arms(
+      {
+        "labels": {"method": {"name": "supervised"}},
+        "distilled": {"method": {"name": "kd"}},
+        "tgt_random": {
+          **tgt,
+          "exploration": {"name": "random", "sigma": 1.0},
         },
-      },
-    }
+        "tgt_gradient": {
+          **tgt,
+          "exploration": {
+            "name": "gradient_ascent",
+            "step_size": 0.5,
+            "start_sigma": 1.0,
+            "radius": 1.0,
+            "sphere": True,
+          },
+        },
+      }
+    )
   config.long_tail.update(profile="exponential", imbalance_ratio=20.0, head=100)
   config.groups.update(many_above=50, few_below=20)
   config.validation_per_class = 10

@@ -37,7 +37,7 @@ def get_config(arg=""):
     config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}
     config.labeler = {"name": "cnn", "widths": (32, 64)}
     config.student = {"name": "mlp", "widths": (64, 64)}
-    config.arms = arms()
+    config.arms = config_lib.arms(arms())
   config.label_loss.update(name="balanced_softmax")
   with config.unlocked():
     config.distance.priors = True

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -109,3 +112,14 @@ def stop(processes: list[subprocess.Popen[str]]) -> None:
     if process.poll() is None:
       process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+@contextlib.contextmanager
+def small_disk(limit: int) -> Iterator[None]:
+  """Lets no file grow beyond `limit` bytes; the system says so by EFBIG."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

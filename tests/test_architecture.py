@@ -24,7 +24,8 @@ ROWS = (
   ("checks", "registry", "rng"),  # floor 0
   ("longtail",),
   ("losses", "exploration", "metrics"),  # floor 1
-  ("models", "generators"),  # floor 2
+  ("models",),
+  ("generators",),  # floor 2
   ("teachers",),
   ("methods",),  # floor 3
   ("training",),  # floor 4

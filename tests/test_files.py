@@ -3,31 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import pathlib
-import resource
 import stat
-from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import helpers
 from tgt_jax import files
-
-
-@contextlib.contextmanager
-def small_disk(limit: int) -> Iterator[None]:
-  """Lets no file grow beyond `limit` bytes; the system says so by EFBIG."""
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-  try:
-    yield
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_atomic_write_makes_folders_and_replaces(tmp_path: pathlib.Path):
@@ -51,7 +38,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: pathlib.Path):
   path = tmp_path / "x"
   files.atomic_write(path, b"old")
   with (
-    small_disk(1000),
+    helpers.small_disk(1000),
     pytest.raises(OSError, match="Free some space") as caught,
   ):
     files.atomic_write(path, bytes(5000))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from tests import tiny
+from tests import helpers, tiny
 from tgt_jax import (
   build,
   evaluate,
@@ -247,6 +248,9 @@ BAD_INPUT = {
     "fashion", ["--config.data.data_dir=/nowhere"], None, r"/nowhere"),
   "corrupt file": ("fashion", [FASHION], truncate_images, r"expected .* bytes"),
   "bad label": ("fashion", [FASHION], label_out_of_range, r"77"),
+  "NaN loss": (
+    "tiny", ["--config.optimizer.learning_rate=1e30"], None, r"not finite"),
+  "full disk": ("tiny", [], "full disk", r"disk is full.*Free some space"),
   "other config": ("tiny", ["--config.seeds=3"], "run", r"another config"),
 }  # fmt: skip
 
@@ -270,7 +274,7 @@ def test_bad_input_is_one_line_and_no_traceback(
   if prepare == "run":
     shutil.copytree(finished[0], workdir)
     files = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-  elif prepare:
+  elif callable(prepare):
     prepare(folder)
   options = [option.format(folder=folder) for option in options]
   argv = ["tgt_jax", f"--config={path}", f"--workdir={workdir}", *options]
@@ -278,7 +282,10 @@ def test_bad_input_is_one_line_and_no_traceback(
   for name in [n for n in flags.FLAGS if n.startswith("config.")]:
     delattr(flags.FLAGS, name)  # Overrides of the case before.
   monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks there.
-  with pytest.raises(SystemExit) as stopped:
+  with contextlib.ExitStack() as stack:
+    if prepare == "full disk":
+      stack.enter_context(helpers.small_disk(20_000))
+    stopped = stack.enter_context(pytest.raises(SystemExit))
     main.main(main.parse(argv)[:1])
   assert stopped.value.code not in (0, None)
   text = str(stopped.value.code)

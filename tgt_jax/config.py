@@ -12,9 +12,21 @@ function's arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+
+
+def arms(
+  overrides: Mapping[str, Mapping[str, Any]],
+) -> ml_collections.ConfigDict:
+  """Arms in the order given, which is that of every table and picture.
+
+  Args:
+    overrides: `{arm: {section: overrides}}`.
+  """
+  return ml_collections.ConfigDict(dict(overrides), sort_keys=False)
 
 
 def optimizer(**changes: Any) -> dict[str, Any]:
@@ -96,7 +108,7 @@ def default() -> ml_collections.ConfigDict:
     "sampler": "natural",  # Of the real batch.
     "together": "auto",  # Seeds as one program: "auto", "always", "never".
   }
-  config.arms = {"student": {}}  # name: {section: overrides}.
+  config.arms = arms({"student": {}})  # name: {section: overrides}.
   config.main_arm = "student"  # Whose first student is delivered.
   config.reference_arms = ()  # Arms that use what the others do not have.
 

@@ -63,25 +63,6 @@ def test_padding_and_cropping_keep_pixels_in_place() -> None:
   np.testing.assert_allclose(image, 2 * x - 1, atol=1e-6)
 
 
-def test_convolutions_on_small_grids_equal_lax() -> None:
-  generator = np.random.default_rng(0)
-  kernel = np.float32(generator.normal(size=(3, 3, 3, 4)))
-
-  @jax.jit
-  def both(x):
-    arguments = (x, kernel, (1, 1), [(1, 1), (1, 1)])
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    return (
-      layers.convolve(*arguments, **options),
-      jax.lax.conv_general_dilated(*arguments, **options),
-    )
-
-  for size in ((2, 2), (1, 4)):
-    x = np.float32(generator.normal(size=(2, *size, 3)))
-    ours, lax = both(x)
-    np.testing.assert_allclose(ours, lax, atol=1e-5)
-
-
 def test_no_transposed_or_strided_convolution_is_left() -> None:
   shape = (16, 16, 1)
   encoder = layers.ConvEncoder(shape, (4, 4), jnp.dtype("float32"))

@@ -11,39 +11,13 @@ on a CPU).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from tgt_jax import checks
+from tgt_jax.models.layers import at_least_float32, conv3x3, dense
 from tgt_jax.types import Array
-
-# Compute dtypes; parameters are float32 whatever is chosen. float64 is for
-# verification and needs jax_enable_x64.
-DTYPES = ("bfloat16", "float32", "float64")
-
-he_normal = nn.initializers.he_normal()
-
-
-def compute_dtype(name: str) -> jnp.dtype:
-  """Returns the dtype of that name.
-
-  Raises:
-    ValueError: not one of `DTYPES`, or float64 while JAX has it disabled.
-  """
-  checks.one_of(DTYPES, dtype=name)
-  if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
-    raise ValueError(
-      "dtype 'float64' needs jax_enable_x64; set it or choose 'float32'"
-    )
-  return jnp.dtype(name)
-
-
-def at_least_float32(x: Array) -> Array:
-  """Returns `x` in float32, or in its own dtype where that is wider."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
@@ -94,57 +68,6 @@ def grid_shape(
 def _margins(size: int, padded: int) -> tuple[int, int]:
   before = (padded - size) // 2
   return before, padded - size - before
-
-
-def convolve(
-  x: Array,
-  kernel: Array,
-  strides: Sequence[int],
-  padding: Sequence[tuple[int, int]],
-  **kwargs: Any,
-) -> Array:
-  """Returns `lax.conv_general_dilated` for 3x3 kernels that keep the size.
-
-  Where an image has fewer pixels than the kernel, XLA swaps the two and turns
-  the kernel round; on a CPU that takes its slow path (measured: ten times the
-  time at 2x2 pixels). There the convolution is one matrix product instead.
-
-  Args:
-    x: shape [B, H, W, C].
-    kernel: shape [3, 3, C, F].
-    strides: (1, 1) for the matrix product; anything else is handed on.
-    padding: one pixel on every side for the matrix product.
-    **kwargs: handed on.
-  """
-  height, width = x.shape[1:3]
-  same = tuple(strides) == (1, 1) and list(padding) == [(1, 1), (1, 1)]
-  if height * width >= 9 or not same:
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
-  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  shifted = [
-    padded[:, i : i + height, j : j + width, :]
-    for i in range(3)
-    for j in range(3)
-  ]
-  return jnp.concatenate(shifted, -1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def conv3x3(x: Array, features: int, *, dtype: jnp.dtype, name: str) -> Array:
-  """Returns a 3x3 convolution that keeps the size of the image."""
-  return nn.Conv(
-    features,
-    (3, 3),
-    padding=1,
-    dtype=dtype,
-    kernel_init=he_normal,
-    conv_general_dilated=convolve,
-    name=name,
-  )(x)
-
-
-def dense(x: Array, features: int, *, dtype: jnp.dtype, name: str) -> Array:
-  """Returns an affine map of the last axis."""
-  return nn.Dense(features, dtype=dtype, kernel_init=he_normal, name=name)(x)
 
 
 class DenseEncoder(nn.Module):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from tgt_jax import checks
 from tgt_jax.generators import layers, likelihood as likelihoods
+from tgt_jax.models.layers import at_least_float32, compute_dtype
 from tgt_jax.types import Array, Generator, ModelState, Params
 
 # Keeps log(scale) finite where a dimension of the posterior collapses.
@@ -36,7 +37,7 @@ class VAE(nn.Module):
 
   def infer(self, x: Array) -> tuple[Array, Array]:
     """Returns mean and scale of the posterior, each [B, d]."""
-    hidden = layers.at_least_float32(self.encoder(x))
+    hidden = at_least_float32(self.encoder(x))
     moments = self.posterior(hidden.reshape(hidden.shape[0], -1))
     mean, raw_scale = jnp.split(moments, 2, axis=-1)
     return mean, jax.nn.softplus(raw_scale) + _MIN_SCALE
@@ -141,7 +142,7 @@ def vae(
   """
   shape, widths = layers.check_image_shape(image_shape), tuple(widths)
   _check(latent_dim, beta, likelihood, noise_scale, widths)
-  compute = layers.compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   module = VAE(
     encoder=layers.DenseEncoder(widths, compute),
     decoder=layers.DenseDecoder(shape, widths, compute),
@@ -189,7 +190,7 @@ def conv_vae(
   shape, widths = layers.check_image_shape(image_shape), tuple(widths)
   checks.positive(number_of_widths=len(widths))
   _check(latent_dim, beta, likelihood, noise_scale, widths)
-  compute = layers.compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   module = VAE(
     encoder=layers.ConvEncoder(shape, widths, compute),
     decoder=layers.ConvDecoder(shape, widths, compute),

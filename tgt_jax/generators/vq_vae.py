@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from tgt_jax import checks
 from tgt_jax.generators import layers, likelihood as likelihoods, quantization
+from tgt_jax.models.layers import at_least_float32, compute_dtype
 from tgt_jax.types import Array, Generator, ModelState, Params
 
 
@@ -49,7 +50,7 @@ class VQVAE(nn.Module):
 
   def encode(self, x: Array) -> Array:
     """Returns the vectors before quantisation, [B, *latent_shape]."""
-    z = self.project(layers.at_least_float32(self.encoder(x)))
+    z = self.project(at_least_float32(self.encoder(x)))
     return z.reshape(-1, *self.latent_shape)
 
   def decode(self, z: Array) -> Array:
@@ -213,7 +214,7 @@ def vq_vae(
     noise_scale,
   )
   _check(options, widths, {"num_latents": num_latents, "code_dim": code_dim})
-  compute = layers.compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   module = VQVAE(
     encoder=layers.DenseEncoder(widths, compute),
     decoder=layers.DenseDecoder(shape, widths, compute),
@@ -273,7 +274,7 @@ def conv_vq_vae(
   _check(
     options, widths, {"number_of_widths": len(widths), "code_dim": code_dim}
   )
-  compute = layers.compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   module = VQVAE(
     encoder=layers.ConvEncoder(shape, widths, compute),
     decoder=layers.ConvDecoder(shape, widths, compute),
