@@ -38,7 +38,8 @@ def start(
       "PYTHONWARNINGS": "error",
       "JAX_PLATFORMS": "cpu",
       "JAX_NUMPY_RANK_PROMOTION": "raise",
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": f"{os.environ['XLA_FLAGS']}"
+      f" --xla_force_host_platform_device_count={devices}",
       **environment,
     },
     stdout=subprocess.PIPE,

@@ -34,7 +34,8 @@ def start(workdir, *options, cache, devices=1, **environment):
       "PYTHONPATH": str(ROOT),
       "PYTHONUNBUFFERED": "1",
       "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": f"{os.environ['XLA_FLAGS']}"
+      f" --xla_force_host_platform_device_count={devices}",
       # The processes of this file compile the same programs.
       "JAX_COMPILATION_CACHE_DIR": str(cache),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
