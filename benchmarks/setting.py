@@ -5,7 +5,8 @@ Images 28x28x1 with 10 classes; generator a dense VAE 784-512-16; labeler a CNN
 (3x3 convolutions with 32 and 64 channels, each with 2x2 max pooling and ReLU,
 then dense 128); student an MLP 2x64 under Adam. Parameters are random: the
 cost of a step does not depend on their values. `torch_steps.py` has the same
-networks.
+networks. The batch is split over all devices that JAX shows: with
+`JAX_NUM_CPU_DEVICES=2`, two that share the cores of one processor.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tgt_jax import exploration, losses, methods, teachers, training
+from tgt_jax import (
+  distributed,
+  exploration,
+  losses,
+  methods,
+  teachers,
+  training,
+)
 from tgt_jax.generators import vae
 from tgt_jax.models import cnn, mlp
 
@@ -62,12 +70,17 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
   draws = np.random.default_rng(0)
   image = draws.random((batch_size, *IMAGE_SHAPE), np.float32)
   label = draws.integers(0, NUM_CLASSES, batch_size)
-  batch = jax.device_put({"image": image, "label": label.astype(np.int32)})
+  mesh = distributed.make_mesh()
+  batch = distributed.put_batch(
+    {"image": image, "label": label.astype(np.int32)},
+    distributed.batch_sharding(mesh),
+  )
   keys = jax.random.split(jax.random.key(0))
   frozen = {
     "generator": teachers.Frozen(*generator.init(keys[0], batch["image"])),
     "labeler": (teachers.Frozen(*labeler.init(keys[1], batch["image"])),),
   }
+  frozen = distributed.replicate(frozen, mesh)
   parts = methods.Parts(
     student=mlp(num_classes=NUM_CLASSES),
     teacher=teacher,
@@ -75,6 +88,7 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
     distance=losses.kl_divergence,
     generated_distance=losses.kl_divergence,
     disagreement=losses.kl_divergence,
+    per_example=distributed.per_example(mesh),
   )
   look = jax.jit(
     lambda frozen, x: {
