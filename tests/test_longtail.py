@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: NPY002  # Published code drew from numpy's global stream.
 """Long-tailed training sets."""
 
 from __future__ import annotations
@@ -213,3 +214,22 @@ def test_sampling(scheme, classes):
   by_class = np.bincount(labels, probabilities, minlength=3)
   np.testing.assert_allclose(by_class, classes, rtol=1e-12)
   assert len(set(probabilities[:16])) == len(set(probabilities[16:])) == 1
+
+
+def test_ldam_ids_are_those_of_the_published_code():
+  labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 40))
+  counts = [40, 20, 10, 5, 2]
+  state = np.random.get_state()
+  try:  # The published code, with numpy's global stream.
+    np.random.seed(0)
+    expected = []
+    for k, wanted in enumerate(counts):
+      members = np.where(labels == k)[0]
+      np.random.shuffle(members)
+      expected += members[:wanted].tolist()
+  finally:
+    np.random.set_state(state)
+  found = longtail.ldam_ids(labels, counts)
+  assert found.tolist() == sorted(expected)
+  with pytest.raises(ValueError, match="class 0: 41 examples wanted, 40"):
+    longtail.ldam_ids(labels, [41, 1, 1, 1, 1])

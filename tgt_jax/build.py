@@ -174,7 +174,7 @@ def teacher(config: Config) -> teachers.Teacher:
 def class_counts(config: Config) -> np.ndarray:
   """Training examples per class as the config states them, without data."""
   tail = config["long_tail"]
-  if not tail["profile"]:
+  if tail["profile"] in ("", "fraction"):
     return np.full(config["num_classes"], tail["head"] or 1)
   # Without data, as if every class had plenty.
   return data.long_tail_counts(

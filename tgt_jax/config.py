@@ -54,9 +54,11 @@ def default() -> ml_collections.ConfigDict:
   config.image_shape = (8, 8, 1)  # Height, width, channels; checked.
   config.num_classes = 10  # Checked.
   config.long_tail = {
-    "profile": "",  # "exponential" or "pareto"; "" keeps all examples.
+    "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.
     "imbalance_ratio": 1.0,  # Largest class over smallest.
     "head": 0,  # Examples of the largest class; 0: as many as all can give.
+    "fraction": 1.0,  # Share of every class that "fraction" keeps.
+    "selection": "nested",  # Which examples: "nested", "ldam" (CIFAR-LT).
   }
   config.groups = {
     "many_above": 100,  # "many": classes with more training examples,

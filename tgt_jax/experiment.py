@@ -71,6 +71,8 @@ def load_sets(config: build.Config) -> Sets:
       profile=tail["profile"],
       imbalance_ratio=tail["imbalance_ratio"],
       head=tail["head"] or None,
+      fraction=tail["fraction"],
+      selection=tail["selection"],
     )
   validation = None
   if config["validation_per_class"]:

@@ -165,6 +165,41 @@ def subsample_ids(labels: Any, counts: Counts, *, seed: int = 0) -> np.ndarray:
   return np.sort(np.concatenate(chosen))
 
 
+def ldam_ids(labels: Any, counts: Counts, *, seed: int = 0) -> np.ndarray:
+  """Picks `counts[k]` examples of each class k as LDAM-DRW's CIFAR-LT does.
+
+  One legacy stream of numpy shuffles the classes one after the other; the
+  published CIFAR-10-LT and CIFAR-100-LT are those of seed 0.
+
+  Args:
+    labels: of all examples, [N], integers in [0, K).
+    counts: examples wanted of each class, [K].
+    seed: of the stream, in [0, 2**32).
+
+  Returns:
+    Positions in `labels`, sorted, [sum(counts)].
+
+  Raises:
+    ValueError: a class has fewer examples than wanted.
+
+  References:
+    Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware
+    Margin Loss", 2019, arXiv:1906.07413; its file `imbalance_cifar.py`.
+  """
+  labels, chosen = np.asarray(labels), [np.zeros(0, np.int64)]
+  stream = np.random.RandomState(seed)
+  for k, wanted in enumerate(np.asarray(counts)):
+    members = np.flatnonzero(labels == k)
+    if wanted > len(members):
+      raise ValueError(
+        f"class {k}: {wanted} examples wanted, {len(members)} available;"
+        " lower the head count"
+      )
+    stream.shuffle(members)
+    chosen.append(members[:wanted])
+  return np.sort(np.concatenate(chosen))
+
+
 def ids_hash(ids: Any) -> str:
   """A name for a set of ids: 12 hexadecimal digits, whatever their order."""
   ids = np.sort(np.asarray(ids).astype("<i8"))

@@ -199,3 +199,21 @@ def test_randaugment_refuses_other_channels():
   augment = AUGMENTATIONS["randaugment"]()
   with pytest.raises(ValueError, match="1 or 3 channels"):
     augment.apply(_images((2, 4, 4, 2)), _uniforms(augment, 2))
+
+
+def test_random_resized_crop_is_pillow_s():
+  images = _images((1, 20, 30, 3))
+  crop = AUGMENTATIONS["random_resized_crop"](area=(0.25, 0.25), aspect=(1, 1))
+  # A quarter of 600 pixels, square: 12 x 12, as far right and down as it goes.
+  (out,) = crop.apply(images, np.array([[0.3, 0.3, 1 - 1e-9, 1 - 1e-9]]))
+  pixels = np.rint(images[0] * 255).astype(np.uint8)
+  expected = Image.fromarray(pixels).resize(
+    (30, 20), Image.Resampling.BILINEAR, box=(18, 8, 30, 20)
+  )
+  np.testing.assert_array_equal(np.rint(out * 255), np.asarray(expected))
+
+
+def test_random_resized_crop_of_everything_is_the_image():
+  images = _images((3, 8, 8, 1))
+  crop = AUGMENTATIONS["random_resized_crop"](area=(1, 1), aspect=(1, 1))
+  np.testing.assert_array_equal(crop.apply(images, _uniforms(crop, 3)), images)

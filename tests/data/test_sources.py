@@ -277,3 +277,24 @@ _ONES = np.ones((4, 2, 2, 1), np.float32)
 def test_bad_input_is_named(call, error, message):
   with pytest.raises(error, match=message):
     call()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 1.0])
+def test_a_fraction_is_a_share_of_every_class_and_nested(share):
+  labels = np.repeat(np.arange(3), [100, 40, 5])
+  source = data.from_arrays(np.zeros((145, 2, 2)), labels, name="s")
+  view, _ = data.long_tail(source, profile="fraction", fraction=share)
+  expected = np.maximum(np.rint(share * np.array([100, 40, 5])), 1)
+  assert view.class_counts().tolist() == expected.tolist()
+  larger, _ = data.long_tail(
+    source, profile="fraction", fraction=min(1.0, 2 * share)
+  )
+  assert set(view.ids) <= set(larger.ids)
+
+
+def test_a_fraction_out_of_range_and_an_unknown_selection():
+  source = data.from_arrays(np.zeros((4, 2, 2)), np.arange(4) % 2, name="s")
+  with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\], got 0"):
+    data.long_tail(source, profile="fraction", fraction=0.0)
+  with pytest.raises(ValueError, match="selection"):
+    data.long_tail(source, imbalance_ratio=1, selection="ldm")

@@ -15,24 +15,30 @@ import numpy as np
 from tgt_jax import checks, longtail
 from tgt_jax.data import draws, sources
 
-PROFILES = ("exponential", "pareto")
+PROFILES = ("exponential", "pareto", "fraction")
+
+# How the examples of a class are chosen.
+SELECTIONS = {"nested": longtail.subsample_ids, "ldam": longtail.ldam_ids}
 
 
 def long_tail_counts(
   available: np.ndarray,
   *,
   profile: str = "exponential",
-  imbalance_ratio: float,
+  imbalance_ratio: float = 1.0,
   head: int | None = None,
+  fraction: float = 1.0,
 ) -> np.ndarray:
   """Returns the number of examples to keep of each class, int64 [K].
 
   Args:
     available: examples per class, [K].
-    profile: "exponential" or "pareto".
+    profile: "exponential", "pareto", or "fraction" for the same share of
+      every class, at least one example.
     imbalance_ratio: the most frequent class over the rarest, >= 1.
     head: examples of class 0; by default as many as every class has, so that
       any class could be the head (5,000 for CIFAR-10).
+    fraction: the share, in (0, 1]; for "fraction" alone.
 
   Raises:
     ValueError: unknown profile, numbers out of range, or more wanted of a
@@ -40,6 +46,12 @@ def long_tail_counts(
   """
   checks.one_of(PROFILES, profile=profile)
   available = np.asarray(available)
+  if profile == "fraction":
+    if not 0 < fraction <= 1:
+      raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    return np.minimum(
+      np.maximum(np.rint(fraction * available), 1), available
+    ).astype(np.int64)
   size = int(available.min()) if head is None else head
   if profile == "exponential":
     counts = longtail.exponential_counts(size, len(available), imbalance_ratio)
@@ -60,17 +72,22 @@ def long_tail(
   source: sources.Source,
   *,
   profile: str = "exponential",
-  imbalance_ratio: float,
+  imbalance_ratio: float = 1.0,
   head: int | None = None,
+  fraction: float = 1.0,
+  selection: str = "nested",
   seed: int = 0,
 ) -> tuple[sources.Source, str]:
-  """Cuts a source down to a long-tailed class distribution.
+  """Cuts a source down to a long-tailed class distribution, or a share.
 
   Args:
     source: usually `dataset.train_full`.
     profile: see `long_tail_counts`.
     imbalance_ratio: see `long_tail_counts`.
     head: see `long_tail_counts`.
+    fraction: see `long_tail_counts`.
+    selection: a key of `SELECTIONS`: "nested" (a larger set contains a
+      smaller one) or "ldam" (the published CIFAR-LT files).
     seed: of the choice within classes; separate from a run's seed, so that
       runs with different seeds can share the training set.
 
@@ -85,8 +102,10 @@ def long_tail(
     profile=profile,
     imbalance_ratio=imbalance_ratio,
     head=head,
+    fraction=fraction,
   )
-  ids = longtail.subsample_ids(source.labels, counts, seed=seed)
+  checks.one_of(SELECTIONS, selection=selection)
+  ids = SELECTIONS[selection](source.labels, counts, seed=seed)
   return sources.subset(source, ids), longtail.ids_hash(ids)
 
 

@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from tgt_jax.data import cifar, draws, idx, sources, synthetic, tfds_source
+from tgt_jax.data import (
+  cifar,
+  draws,
+  idx,
+  image_list,
+  long_tailed,
+  photographs,
+  sources,
+  synthetic,
+  tfds_source,
+)
 
 
 def digits(*, test_fraction: float = 0.3, seed: int = 0) -> sources.Dataset:
@@ -121,6 +131,11 @@ DATASETS: dict[str, Callable[..., sources.Dataset]] = {
   "cifar100": cifar.cifar100,
   "digits": digits,
   "fashion_mnist": idx.fashion_mnist,
+  "image_list": image_list.image_list,
+  "imagenet_lt": long_tailed.imagenet_lt,
   "manifold": synthetic.manifold,
+  "photographs": photographs.photographs,
+  "places_lt": long_tailed.places_lt,
+  "sun_lt": long_tailed.sun_lt,
   "tfds": tfds_source.tfds,
 }

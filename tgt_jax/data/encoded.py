@@ -36,7 +36,7 @@ class EncodedSplit(NamedTuple):
     name: for messages and the fingerprint.
     records: the examples, images still encoded.
     image_of: the encoded image of a record.
-    label_of: the class of a record; unused where `labels` is given.
+    label_of: the class of a record; None where `labels` is given.
     decode: an encoded image to uint8 of `shape`; see `decoder`.
     shape: (H, W, C).
     class_names: K names.
@@ -44,18 +44,20 @@ class EncodedSplit(NamedTuple):
     content: stands for the images in the fingerprint where they are not all
       read, such as the names and sizes of files.
     labels: integers [N] where they are known without reading the records.
+    where: what an error calls an example.
   """
 
   name: str
   records: Records
   image_of: Callable[[Any], bytes]
-  label_of: Callable[[Any], int]
+  label_of: Callable[[Any], int] | None
   decode: Callable[[bytes], np.ndarray]
   shape: tuple[int, int, int]
   class_names: tuple[str, ...]
   options: dict[str, Any]
   content: Any
   labels: np.ndarray | None = None
+  where: Callable[[int], str] = "example {}".format
 
 
 def decoder(
@@ -143,25 +145,37 @@ def source(
   if in_memory is None:
     in_memory = size * math.prod(shape) <= IN_MEMORY_BYTES
 
-  def decode_into(out: np.ndarray, batch: Sequence[Any]) -> None:
-    for row, record in enumerate(batch):
-      out[row] = split.decode(split.image_of(record))
+  def decode_into(
+    out: np.ndarray, ids: Sequence[int], batch: Sequence[Any]
+  ) -> None:
+    for row, (example, record) in enumerate(zip(ids, batch, strict=True)):
+      try:
+        out[row] = split.decode(split.image_of(record))
+      except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+          f"{split.name}: the image of {split.where(example)} cannot be"
+          f" decoded: {error}. Get the file anew"
+        ) from error
 
   def read(ids: np.ndarray) -> np.ndarray:
     out = np.empty((len(ids), *shape), np.uint8)
-    decode_into(out, split.records.__getitems__(ids.tolist()))
+    numbers = ids.tolist()
+    decode_into(out, numbers, split.records.__getitems__(numbers))
     return np.divide(out, np.float32(255), dtype=np.float32)
 
-  known = split.labels is not None
-  labels = np.empty(size, np.int64) if not known else np.asarray(split.labels)
+  label_of = split.label_of
+  labels = np.empty(size, np.int64)
+  if label_of is None:
+    labels = np.asarray(split.labels)
   images = np.empty((size if in_memory else 0, *shape), np.uint8)
-  for start in range(0, size if in_memory or not known else 0, _CHUNK):
-    stop = min(start + _CHUNK, size)
-    batch = split.records.__getitems__(list(range(start, stop)))
-    if not known:
-      labels[start:stop] = [split.label_of(record) for record in batch]
+  for start in range(0, size if in_memory or label_of else 0, _CHUNK):
+    numbers = list(range(start, min(start + _CHUNK, size)))
+    rows = slice(start, start + len(numbers))
+    batch = split.records.__getitems__(numbers)
+    if label_of is not None:
+      labels[rows] = [label_of(record) for record in batch]
     if in_memory:
-      decode_into(images[start:stop], batch)
+      decode_into(images[rows], numbers, batch)
   if in_memory:
     return sources.from_arrays(
       images,
