@@ -36,6 +36,7 @@ ROWS = (
   ("config",),
   ("build", "fit"),
   ("teach", "scoring"),
+  ("answers",),
   ("experiment",),
   ("gallery", "report", "compare", "evaluate"),
   ("train",),  # floor 6

@@ -250,7 +250,7 @@ BAD_INPUT = {
   "bad label": ("fashion", [FASHION], label_out_of_range, r"77"),
   "NaN loss": (
     "tiny", ["--config.optimizer.learning_rate=1e30"], None, r"not finite"),
-  "full disk": ("tiny", [], "full disk", r"disk is full.*Free some space"),
+  "full disk": ("tiny", [], "full disk", r"disk is full.*(Free some space|Make room)"),
   "other config": ("tiny", ["--config.seeds=3"], "run", r"another config"),
 }  # fmt: skip
 

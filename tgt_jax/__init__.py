@@ -50,6 +50,7 @@ __all__ = [
   "fit",
   "teach",
   "scoring",
+  "answers",
   "experiment",
   "gallery",
   "report",

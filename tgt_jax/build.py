@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import data, losses, registry, teachers, training
+from tgt_jax import data, losses, models, registry, teachers, training
 from tgt_jax.exploration import from_spec
 from tgt_jax.generators import GENERATORS
 from tgt_jax.methods import (
@@ -31,7 +31,6 @@ from tgt_jax.methods import (
   generator_loss,
   labeler_loss,
 )
-from tgt_jax.models import MODELS
 from tgt_jax.types import Generator, Method, Network
 
 Config = dict[str, Any]
@@ -46,6 +45,7 @@ ARM_SECTIONS = (
   "disagreement",
   "starts",
   "student",
+  "student_weights",
   "optimizer",
   "training",
   "pixel_space",
@@ -133,8 +133,8 @@ def arm_config(config: Config, name: str) -> Config:
 
 @functools.cache
 def _network(spec: str, num_classes: int) -> Network:
-  return registry.build(
-    MODELS, json.loads(spec), family="model", num_classes=num_classes
+  return models.from_spec(
+    models.MODELS, json.loads(spec), num_classes=num_classes
   )
 
 
@@ -188,7 +188,9 @@ def class_counts(config: Config) -> np.ndarray:
 def optimizer(spec: Mapping[str, Any], steps: int) -> Any:
   """An optax optimiser from a spec."""
   kwargs = dict(spec)
-  return training.make_optimizer(kwargs.pop("name"), steps=steps, **kwargs)
+  return training.make_optimizer(
+    kwargs.pop("name"), steps=max(1, steps), **kwargs
+  )
 
 
 def student_init(student: Network) -> Callable:
@@ -340,12 +342,12 @@ def abstract(config: Any) -> dict[str, Any]:
 
     return jax.eval_shape(step, rng, frozen)
 
-  shapes["generator"] = one_step(
-    generator_method(config), example_batch(config)
-  )
-  shapes["labeler"] = one_step(
-    labeler_method(config, counts), example_batch(config)
-  )
+  for part, method in (
+    ("generator", generator_method(config)),
+    ("labeler", labeler_method(config, counts)),
+  ):
+    if config[f"{part}_training"]["steps"]:  # Else it is used as it is.
+      shapes[part] = one_step(method, example_batch(config))
   for name in config["arms"]:
     built = arm(config, name, counts)
     shapes[name] = one_step(built.method, example_batch(built.config))

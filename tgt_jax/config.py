@@ -70,13 +70,18 @@ def default() -> ml_collections.ConfigDict:
   # Teacher ------------------------------------------------------------------
   config.teacher_dir = ""  # Re-use this folder; "": workdir/teacher.
   config.generator = {"name": "vae"}  # GENERATORS
+  # Converted public weights to begin with (python -m tgt_jax.weights convert),
+  # for generator, labeler and student; "": random. With `steps` 0 the part is
+  # used as they are.
+  config.generator_weights = ""
   config.generator_training = {
     "source": "full",  # "full": all training images, without labels; "train".
     "steps": 1000,
     "batch_size": 128,
     "optimizer": optimizer(),
   }
-  config.labeler = {"name": "cnn"}  # MODELS
+  config.labeler = {"name": "cnn"}  # MODELS; "input_size" resizes its input.
+  config.labeler_weights = ""
   config.num_labelers = 1  # More: an ensemble in probability space.
   config.labeler_training = {
     "source": "train",  # "train": the students' labels; "full": all labels.
@@ -90,7 +95,8 @@ def default() -> ml_collections.ConfigDict:
   config.pixel_space = False  # Ablation: explore pixels, without a generator.
 
   # Student ------------------------------------------------------------------
-  config.student = {"name": "mlp"}  # MODELS
+  config.student = {"name": "mlp"}  # MODELS; "input_size" as above.
+  config.student_weights = ""
   config.method = {"name": "supervised"}  # METHODS
   config.exploration = {"name": "stay"}  # EXPLORATIONS
   config.label_loss = {"name": "cross_entropy"}  # LABEL_LOSSES

@@ -24,6 +24,7 @@ from tgt_jax import (
   results as results_lib,
   scoring,
   teach,
+  writers,
 )
 
 CONFIG = "config.json"
@@ -190,6 +191,22 @@ def score(
     class_counts=counts,
     groups=(config["groups"]["many_above"], config["groups"]["few_below"]),
   )
+
+
+def open_writer(config: build.Config, workdir: pathlib.Path) -> writers.Writer:
+  """Metrics of the main process; the others write nothing."""
+  if not distributed.is_main_process():
+    return writers.MultiWriter()
+  chosen: list[writers.Writer] = [
+    writers.JsonlWriter(workdir / "metrics.jsonl")
+  ]
+  if config["tensorboard"]:
+    chosen.append(writers.TensorBoardWriter(workdir / "tensorboard"))
+  if config["wandb_project"]:
+    chosen.append(
+      writers.WandbWriter(project=config["wandb_project"], dir=str(workdir))
+    )
+  return writers.MultiWriter(*chosen)
 
 
 def student_folder(workdir: pathlib.Path, arm: str, seed: int) -> pathlib.Path:

@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tgt_jax
-from tgt_jax import files, models, registry, trees
+from tgt_jax import files, models, trees
 from tgt_jax.types import ModelState, Network, Params
 
 FORMAT = 1
@@ -94,7 +94,7 @@ def build_network(
     )
   spec["dtype"] = dtype or "float32"
   classes = card["num_classes"]
-  return registry.build(table, spec, family="model", num_classes=classes)
+  return models.from_spec(table, spec, num_classes=classes)
 
 
 def expected_trees(

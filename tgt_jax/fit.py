@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from tgt_jax import data, distributed, training
 from tgt_jax.checkpoint import Checkpoints, PreemptionGuard
 from tgt_jax.progress import Progress
+from tgt_jax.teachers import Frozen
 from tgt_jax.types import Method, Params, TrainState
 from tgt_jax.writers import Writer
 
@@ -108,11 +109,13 @@ class Job(NamedTuple):
     seeds: trained together as one program; each has its own axis entry.
     batches: index-addressed; element i is the batch of update i, every leaf
       [S, B, ...].
-    steps: updates in all.
+    steps: updates in all; 0 leaves the state as it begins.
     directory: where checkpoints go.
     cadence: how often to log, evaluate and save.
     evaluate: `state -> {metric: [S]}`, written and kept with checkpoints.
     best_metric: the metric whose best checkpoint is kept too.
+    start: arrays to begin with instead of drawn ones, by participant; `None`
+      in place of a leaf leaves the drawn one.
   """
 
   name: str
@@ -124,6 +127,7 @@ class Job(NamedTuple):
   cadence: Cadence
   evaluate: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
   best_metric: str | None = None
+  start: Mapping[str, Frozen] | None = None
 
 
 class Fitted(NamedTuple):
@@ -158,6 +162,9 @@ def fit(job: Job, frozen: Params, runtime: Runtime) -> Fitted:
   roots = runtime.replicate(training.roots(job.seeds))
   batch = runtime.put(job.batches[0])
   state, shardings = _initial_state(job, batch, roots, runtime)
+  state = _begin(state, job.start or {})
+  if not job.steps:
+    return Fitted(state, float("nan"), time.monotonic() - began)
   with Checkpoints(
     job.directory / "checkpoints", best_metric=job.best_metric
   ) as checkpoints:
@@ -173,6 +180,31 @@ def fit(job: Job, frozen: Params, runtime: Runtime) -> Fitted:
     state = loop.run(state, shardings, start)
   seconds = time.monotonic() - began
   return Fitted(state, loop.clock.median_ms(), seconds)
+
+
+def _begin(state: TrainState, start: Mapping[str, Frozen]) -> TrainState:
+  """Puts arrays in the place of drawn ones, the same for every seed."""
+
+  def put(drawn, given):
+    if given is None:
+      return drawn
+    whole = np.broadcast_to(np.asarray(given, drawn.dtype), drawn.shape)
+    return distributed.place(whole, drawn.sharding)
+
+  def fill(tree, part):
+    given = {name: getattr(arrays, part) for name, arrays in start.items()}
+    filled = {
+      name: jax.tree.map(put, tree[name], arrays)
+      for name, arrays in given.items()
+    }
+    return {**tree, **filled}
+
+  params = fill(state.params, "params")
+  return state._replace(
+    params=params,
+    model_state=fill(state.model_state, "state"),
+    ema=None if state.ema is None else fill(state.ema, "params"),
+  )
 
 
 def _initial_state(job, batch, roots, runtime):

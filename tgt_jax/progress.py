@@ -26,13 +26,13 @@ def duration(seconds: float) -> str:
   return f"{seconds}s"
 
 
-def rate(per_second: float) -> str:
+def rate(per_second: float, unit: str = "step") -> str:
   """Returns `31.2 steps/s`, or `8.1 s/step` for slow steps."""
   if per_second >= 100:
-    return f"{per_second:.0f} steps/s"
+    return f"{per_second:.0f} {unit}s/s"
   if per_second >= 1:
-    return f"{per_second:.1f} steps/s"
-  return f"{1 / per_second:.1f} s/step"
+    return f"{per_second:.1f} {unit}s/s"
+  return f"{1 / per_second:.1f} s/{unit}"
 
 
 class Progress:
@@ -47,6 +47,7 @@ class Progress:
     total: steps of the phase.
     label: what runs, for example `tgt_random [3/4]`.
     initial: steps that were done before, in a resumed run.
+    unit: what is counted, in the singular.
     stream: where to; `sys.stderr` unless given.
     interval: seconds between two lines; 0.1 on a terminal and 5 elsewhere
       unless given.
@@ -59,12 +60,14 @@ class Progress:
     label: str,
     *,
     initial: int = 0,
+    unit: str = "step",
     stream: IO[str] | None = None,
     interval: float | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
     self.total = total
     self.label = label
+    self._unit = unit
     self._stream = sys.stderr if stream is None else stream
     self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
     self._interval = (
@@ -118,7 +121,7 @@ class Progress:
       parts[0] += f" [{'#' * full}{'.' * (_BAR - full)}]"
     speed = self._speed()
     if speed > 0:
-      parts += [rate(speed)]
+      parts += [rate(speed, self._unit)]
       parts += [f"ETA {duration((self.total - self._step) / speed)}"]
     return "  ".join([*parts, self._note] if self._note else parts)
 
@@ -146,7 +149,9 @@ class Progress:
     if self._recent:
       then, step = self._recent[0]
       if self._clock() > then and self._step > step:
-        parts += [rate((self._step - step) / (self._clock() - then))]
+        parts += [
+          rate((self._step - step) / (self._clock() - then), self._unit)
+        ]
     if self._note:
       parts += [self._note]
     self._show("  ".join(parts), last=True)

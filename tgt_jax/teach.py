@@ -7,15 +7,14 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import build, data, distributed, fit, trees
-from tgt_jax.teachers import Frozen, Teacher
+from tgt_jax import build, data, distributed, fit, trees, weights
+from tgt_jax.teachers import Frozen
 from tgt_jax.types import Method
 
 
@@ -41,6 +40,8 @@ class Part(NamedTuple):
     participant: key of its parameters in the state.
     training: its section of the config.
     fingerprint: of everything that makes it.
+    weights: converted file that it begins with, or "".
+    model: its section of the config.
   """
 
   name: str
@@ -49,12 +50,37 @@ class Part(NamedTuple):
   participant: str
   training: dict[str, Any]
   fingerprint: str
+  weights: str
+  model: dict[str, Any]
 
 
 def fingerprint(*parts: Any) -> str:
   """A short digest of JSON-able values."""
   text = json.dumps(parts, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _made_of(section: dict[str, Any], path: str, *data_and_others: Any) -> Any:
+  """What a part's fingerprint says of its training and its weights."""
+  trained = data_and_others if section["steps"] else ()
+  return *trained, *([weights.sha256_of(path)] if path else [])
+
+
+def starting_arrays(
+  path: str, spec: dict[str, Any], shapes: tuple[Any, Any]
+) -> Frozen | None:
+  """What a network begins with; `None` where all of it is drawn.
+
+  Args:
+    path: converted weights, or "".
+    spec: of the network.
+    shapes: of its params and model state.
+  """
+  if not path:
+    return None
+  template = {"params": shapes[0], "model_state": shapes[1]}
+  found = weights.start_from(path, template, spec)
+  return Frozen(found["params"], found["model_state"])
 
 
 def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
@@ -66,12 +92,12 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
     counts: training examples per class of `.train`.
   """
   pick = lambda section: getattr(sources, section["source"])
-  section = config["generator_training"]
+  section, path = config["generator_training"], config["generator_weights"]
   made = fingerprint(
     config["generator"],
     section,
     config["seed"],
-    pick(section).fingerprint,
+    *_made_of(section, path, pick(section).fingerprint),
   )
   parts = [
     Part(
@@ -81,9 +107,11 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
       "generator",
       section,
       made,
+      path,
+      config["generator"],
     )
   ]
-  section = config["labeler_training"]
+  section, path = config["labeler_training"], config["labeler_weights"]
   source = pick(section)
   if section["source"] == "full":
     counts = source.class_counts()
@@ -98,7 +126,14 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
         build.labeler_method(config, counts),
         "student",
         section,
-        fingerprint(config["labeler"], section, seed, source.fingerprint, seen),
+        fingerprint(
+          config["labeler"],
+          section,
+          seed,
+          *_made_of(section, path, source.fingerprint, seen),
+        ),
+        path,
+        config["labeler"],
       )
     )
   return parts
@@ -133,7 +168,7 @@ def prepare(
     path = folder / f"{part.name}.safetensors"
     if not path.exists():
       source = getattr(sources, part.training["source"])
-      _train(part, source, frozen, folder, runtime, config)
+      _train(part, expected, source, frozen, folder, runtime, config)
     arrays = runtime.replicate(_load(path, part, expected))
     if number:
       frozen["labeler"] = (*frozen["labeler"], arrays)
@@ -144,6 +179,7 @@ def prepare(
 
 def _train(
   part: Part,
+  expected: Frozen,
   source: data.Source,
   frozen: Any,
   folder: pathlib.Path,
@@ -156,9 +192,10 @@ def _train(
     source,
     batch_size=section["batch_size"],
     seed=part.seed,
-    num_steps=section["steps"],
+    num_steps=max(1, section["steps"]),
     shard=runtime.shard,
   )
+  begin = starting_arrays(part.weights, part.model, expected)
   cadence = fit.Cadence(
     config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
   )
@@ -170,6 +207,7 @@ def _train(
     steps=section["steps"],
     directory=folder / part.name,
     cadence=cadence,
+    start=begin and {part.participant: begin},
   )
   state = fit.fit(job, frozen, runtime).state
   first = lambda tree: jax.tree.map(
@@ -182,7 +220,7 @@ def _train(
       {"params": first(arrays[0]), "state": first(arrays[1])},
       {"fingerprint": part.fingerprint},
     )
-    shutil.rmtree(job.directory)
+    shutil.rmtree(job.directory, ignore_errors=True)
   distributed.barrier(f"{part.name} is written")
 
 
@@ -200,70 +238,3 @@ def _load(path: pathlib.Path, part: Part, expected: Frozen) -> Frozen:
   whole = {"params": expected.params, "state": expected.state}
   tree = trees.check_tree(tree, whole, what=str(path))
   return Frozen(tree["params"], tree["state"])
-
-
-def columns(
-  teacher: Teacher,
-  prepared: Prepared,
-  source: data.Source,
-  folder: pathlib.Path,
-  runtime: fit.Runtime,
-  *,
-  batch_size: int,
-) -> dict[str, np.ndarray]:
-  """h(x) and Enc(x) for every example of a source, cached on disk.
-
-  The file's name is the fingerprint of teacher and source, so that a stale
-  cache is never found.
-
-  Returns:
-    "teacher_logits" [N, K] and "latent" [N, ...].
-  """
-  key = fingerprint(prepared.fingerprint, source.fingerprint)
-  path = folder / f"cache-{key}.safetensors"
-  if path.exists():
-    tree, metadata = trees.load_tree(path)
-    rows = {name: len(array) for name, array in tree.items()}
-    if metadata.get("fingerprint") == key and set(rows.values()) == {
-      len(source)
-    }:
-      return {name: np.asarray(array) for name, array in tree.items()}
-    raise ValueError(
-      f"{path} does not hold what its name says (rows {rows}, expected"
-      f" {len(source)}); delete it to compute it anew"
-    )
-  found = compute_columns(
-    teacher, prepared.frozen, source, runtime, batch_size=batch_size
-  )
-  if distributed.is_main_process():
-    trees.save_tree(path, found, {"fingerprint": key})
-  distributed.barrier(f"cache {key} is written")
-  return found
-
-
-def compute_columns(
-  teacher: Teacher,
-  frozen: Any,
-  source: data.Source,
-  runtime: fit.Runtime,
-  *,
-  batch_size: int,
-) -> dict[str, np.ndarray]:
-  """Runs the teacher over a source; see `columns`."""
-
-  def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
-    return {
-      "teacher_logits": teacher.label(frozen, x).logits,
-      "latent": teacher.encode(frozen, x),
-    }
-
-  asked: Callable = jax.jit(runtime.per_example(ask))
-  parts = []
-  for batch in data.evaluation_batches(
-    source, batch_size=batch_size, shard=runtime.shard
-  ):
-    image = runtime.put({"image": batch["image"]}, seeds=False)["image"]
-    parts.append(asked(frozen, image))
-  parts = runtime.gather(parts)
-  joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-  return {name: rows[: len(source)] for name, rows in joined.items()}

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from tgt_jax import (
+  answers,
   build,
   data,
   distributed,
@@ -26,7 +27,6 @@ from tgt_jax import (
   results as results_lib,
   scoring,
   teach,
-  writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.experiment import (
@@ -34,6 +34,7 @@ from tgt_jax.experiment import (
   Sets,
   claim_workdir,
   load_sets,
+  open_writer,
   read_config,
   student_folder,
 )
@@ -64,7 +65,7 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   mesh = None
   if jax.device_count() > 1:
     mesh = distributed.make_mesh(**config["mesh"])
-  writer = _writer(config, workdir)
+  writer = open_writer(config, workdir)
   try:
     with PreemptionGuard() as guard:
       rules = tuple(map(tuple, config["sharding_rules"]))
@@ -75,22 +76,6 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   finally:
     writer.close()
   return _finish(experiment, arms)
-
-
-def _writer(config: build.Config, workdir: pathlib.Path) -> writers.Writer:
-  """Metrics of the main process; the others write nothing."""
-  if not distributed.is_main_process():
-    return writers.MultiWriter()
-  chosen: list[writers.Writer] = [
-    writers.JsonlWriter(workdir / "metrics.jsonl")
-  ]
-  if config["tensorboard"]:
-    chosen.append(writers.TensorBoardWriter(workdir / "tensorboard"))
-  if config["wandb_project"]:
-    chosen.append(
-      writers.WandbWriter(project=config["wandb_project"], dir=str(workdir))
-    )
-  return writers.MultiWriter(*chosen)
 
 
 def _experiment(
@@ -113,7 +98,7 @@ def _experiment(
     # What the teacher says of an image does not hold for its augmented form.
     wanted += ["train"] + (["full"] if "full" in starts else [])
   columns = {
-    split: teach.columns(
+    split: answers.columns(
       teacher,
       prepared,
       getattr(sets, split),
@@ -254,6 +239,7 @@ def _train_group(
     cadence=fit.Cadence(**config["cadence"]),
     evaluate=check,
     best_metric="eval/balanced" if validates else None,
+    start=_start(config, arm),
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
@@ -274,6 +260,19 @@ def _train_group(
       for s in found
     ],
   }
+
+
+def _start(config: build.Config, arm: build.Arm) -> Any:
+  """What the students begin with, by participant."""
+  shapes = jax.eval_shape(
+    arm.parts.student.init,
+    jax.random.key(0),
+    build.example_batch(config)["image"],
+  )
+  given = teach.starting_arrays(
+    config["student_weights"], config["student"], shapes
+  )
+  return given and {"student": given}
 
 
 def _export(

@@ -159,7 +159,7 @@ def check_tree(loaded: Any, expected: Any, *, what: str = "tree") -> Any:
       f"{what} does not fit: {'; '.join(problems)}. Expected {len(want)}"
       f" arrays, got {len(have)}; was it written for another model?"
     )
-  return _fill(expected, have, ())
+  return fill_names(expected, have)
 
 
 def _some(names: list[str], limit: int = 12) -> str:
@@ -172,14 +172,19 @@ def _kind(leaf: Any) -> str:
   return f"{np.dtype(dtype).name}{list(np.shape(leaf))}"
 
 
-def _fill(node: Any, flat: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-  if isinstance(node, Mapping):
-    return {k: _fill(child, flat, (*path, k)) for k, child in node.items()}
-  if isinstance(node, list | tuple):
-    items = [_fill(c, flat, (*path, f"[{i}]")) for i, c in enumerate(node)]
-    named = hasattr(node, "_fields")
-    return type(node)(*items) if named else type(node)(items)
-  return None if node is None else flat["/".join(path)]
+def fill_names(template: Any, flat: Mapping[str, Any]) -> Any:
+  """Returns the structure of `template` with the leaves named in `flat`."""
+
+  def fill(node: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(node, Mapping):
+      return {k: fill(child, (*path, k)) for k, child in node.items()}
+    if isinstance(node, list | tuple):
+      items = [fill(c, (*path, f"[{i}]")) for i, c in enumerate(node)]
+      named = hasattr(node, "_fields")
+      return type(node)(*items) if named else type(node)(items)
+    return None if node is None else flat["/".join(path)]
+
+  return fill(template, ())
 
 
 def tree_bytes(tree: Any, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from tgt_jax.models.cnn import cnn
 from tgt_jax.models.mlp import mlp
-from tgt_jax.models.network import as_network, has_convolution, parameter_count
+from tgt_jax.models.network import (
+  as_network,
+  from_spec,
+  has_convolution,
+  parameter_count,
+  with_input_size,
+)
 from tgt_jax.models.resnet import resnet, resnet20, resnet32
 
 MODELS = {
@@ -25,10 +31,12 @@ __all__ = [
   "MODELS",
   "as_network",
   "cnn",
+  "from_spec",
   "has_convolution",
   "mlp",
   "parameter_count",
   "resnet",
   "resnet20",
   "resnet32",
+  "with_input_size",
 ]

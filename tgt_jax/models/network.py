@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from tgt_jax import checks, registry
 from tgt_jax.types import Array, ModelState, Network, Outputs, Params
 
 
@@ -58,6 +60,54 @@ def as_network(module: nn.Module) -> Network:
     return outputs, {**model_state, **changed}
 
   return Network(init=init, apply=apply)
+
+
+def with_input_size(network: Network, size: int) -> Network:
+  """Returns the network behind a resize of its square input.
+
+  Data, generator, labeler and student may then differ in resolution: each
+  scales what it is given. Scaling is bilinear, antialiased where it shrinks,
+  and differentiable.
+
+  Args:
+    network: takes images [B, size, size, C].
+    size: side of its input, pixels.
+  """
+  checks.positive(input_size=size)
+
+  def resize(x: Array) -> Array:
+    checks.rank(4, x=x)
+    shape = (x.shape[0], size, size, x.shape[3])
+    return x if x.shape == shape else jax.image.resize(x, shape, "bilinear")
+
+  return Network(
+    init=lambda rng, x: network.init(rng, resize(x)),
+    apply=lambda params, model_state, x, **options: network.apply(
+      params, model_state, resize(x), **options
+    ),
+  )
+
+
+def from_spec(
+  table: Mapping[str, Any], spec: Mapping[str, Any], *, num_classes: int
+) -> Network:
+  """Returns the network of a spec.
+
+  Args:
+    table: names to factories.
+    spec: `{"name": ..., **arguments}`; "input_size" is understood for every
+      network, see `with_input_size`.
+    num_classes: number of logits K.
+
+  Raises:
+    ValueError: no or unknown name, or a key that the factory does not take.
+  """
+  spec = dict(spec)
+  size = spec.pop("input_size", 0)
+  network: Network = registry.build(
+    table, spec, family="model", num_classes=num_classes
+  )
+  return with_input_size(network, size) if size else network
 
 
 def parameter_count(params: Params) -> int:

@@ -26,6 +26,7 @@ from tgt_jax.weights.converters import (
 )
 from tgt_jax.weights.readers import read_arrays, sha256_of
 from tgt_jax.weights.rules import Rule, convert, export
+from tgt_jax.weights.start import start_from
 from tgt_jax.weights.transforms import TRANSFORMS, Transform
 
 __all__ = [
@@ -45,5 +46,6 @@ __all__ = [
   "read_arrays",
   "save_converted",
   "sha256_of",
+  "start_from",
   "torch_layers",
 ]

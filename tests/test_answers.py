@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cache of the teacher's answers: resumed, verified, the same numbers."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from tgt_jax import answers, build, experiment, fit, teach, trees
+from tgt_jax.checkpoint import PreemptionGuard
+from tgt_jax.writers import MultiWriter
+
+
+@pytest.fixture(scope="module")
+def setting():
+  config = build.plain(tiny.get_config("2"))
+  sets = experiment.load_sets(config)
+  teacher = build.teacher(config)
+  frozen = build.init_frozen(
+    config, jax.random.key(0), build.example_batch(config)["image"]
+  )
+  return teacher, teach.Prepared(frozen, "abc"), sets.train
+
+
+def ask(setting, folder, **options):
+  teacher, prepared, source = setting
+  runtime = fit.Runtime(None, (), PreemptionGuard(), MultiWriter())
+  options = {"batch_size": 16, "part_rows": 32, **options}
+  return answers.columns(teacher, prepared, source, folder, runtime, **options)
+
+
+def test_answers_are_the_teacher_s(setting, tmp_path):
+  teacher, prepared, source = setting
+  found = ask(setting, tmp_path)
+  images = source.fetch(np.arange(len(source)))["image"]
+  np.testing.assert_allclose(
+    found["latent"], teacher.encode(prepared.frozen, images), atol=1e-5
+  )
+  np.testing.assert_allclose(
+    found["teacher_logits"],
+    teacher.label(prepared.frozen, images).logits,
+    atol=1e-5,
+  )
+  one_part = ask(setting, tmp_path / "other", part_rows=10**6)
+  for name in found:
+    np.testing.assert_allclose(found[name], one_part[name], atol=1e-6)
+
+
+def test_only_missing_parts_are_computed(setting, tmp_path, capsys):
+  first = ask(setting, tmp_path)
+  parts = sorted(tmp_path.glob("cache-*/*.safetensors"))
+  assert len(parts) == -(-len(setting[2]) // 32) > 2
+  times = {part: part.stat().st_mtime_ns for part in parts}
+  parts[1].unlink()  # As after a kill, only that the last ones are missing.
+  capsys.readouterr()
+  again = ask(setting, tmp_path)
+  assert "32/32" in capsys.readouterr().err
+  kept = [part for part in parts if part.stat().st_mtime_ns == times[part]]
+  assert kept == [parts[0], *parts[2:]]
+  for name in first:
+    np.testing.assert_array_equal(first[name], again[name])
+
+
+def test_a_part_that_changed_is_refused(setting, tmp_path):
+  ask(setting, tmp_path)
+  part = min(tmp_path.glob("cache-*/*.safetensors"))
+  tree, metadata = trees.load_tree(part)
+  changed = {name: np.array(array) for name, array in tree.items()}
+  changed["latent"][3] += 1
+  metadata = {name: metadata[name] for name in ("fingerprint", "digest")}
+  trees.save_tree(part, changed, metadata)
+  with pytest.raises(ValueError, match=r"does not hold .* delete it"):
+    ask(setting, tmp_path)
+  trees.save_tree(part, {name: a[:5] for name, a in tree.items()}, metadata)
+  with pytest.raises(ValueError, match=r"rows \[5\], expected 32"):
+    ask(setting, tmp_path)

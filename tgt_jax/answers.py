@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the teacher says of a whole split, kept on disk.
+
+The teacher dominates the cost of a step. Where nothing augments the images,
+h(x) and Enc(x) are computed once. They are written in parts as they come, so
+that a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tgt_jax import data, distributed, fit, trees
+from tgt_jax.data.sources import digest
+from tgt_jax.progress import Progress
+from tgt_jax.teach import Prepared, fingerprint
+from tgt_jax.teachers import Teacher
+
+_PART_ROWS = 8192
+
+Columns = dict[str, np.ndarray]
+
+
+class _Part(NamedTuple):
+  """Examples `start` to `stop` of a split."""
+
+  path: pathlib.Path
+  start: int
+  stop: int
+
+
+def columns(
+  teacher: Teacher,
+  prepared: Prepared,
+  source: data.Source,
+  folder: pathlib.Path,
+  runtime: fit.Runtime,
+  *,
+  batch_size: int,
+  part_rows: int = _PART_ROWS,
+) -> Columns:
+  """h(x) and Enc(x) for every example of a source, from disk where it can.
+
+  The folder's name is the fingerprint of teacher and source, so that a stale
+  cache is never found.
+
+  Args:
+    teacher: encodes and labels.
+    prepared: its arrays.
+    source: the examples.
+    folder: where the cache's folder is made.
+    runtime: devices.
+    batch_size: examples at a time.
+    part_rows: examples per file, about.
+
+  Returns:
+    "teacher_logits" [N, K] and "latent" [N, ...].
+
+  Raises:
+    ValueError: a file does not hold what it should.
+  """
+  key = fingerprint(prepared.fingerprint, source.fingerprint)
+  rows = max(1, part_rows // batch_size) * batch_size
+  parts = [
+    _Part(
+      folder / f"cache-{key}" / f"{start:09d}.safetensors",
+      start,
+      min(start + rows, len(source)),
+    )
+    for start in range(0, len(source), rows)
+  ]
+  missing = [part for part in parts if not part.path.exists()]
+  distributed.barrier(f"cache {key} is looked at")
+  if missing:
+    _write(missing, key, teacher, prepared, source, runtime, batch_size)
+  found = [_read(part, key) for part in parts]
+  return {
+    name: np.concatenate([part[name] for part in found]) for name in found[0]
+  }
+
+
+def _write(
+  parts: list[_Part],
+  key: str,
+  teacher: Teacher,
+  prepared: Prepared,
+  source: data.Source,
+  runtime: fit.Runtime,
+  batch_size: int,
+) -> None:
+  """Computes the parts that are not there."""
+  ask = _asker(teacher, runtime)
+  total = sum(part.stop - part.start for part in parts)
+  seen = 0
+  with Progress(total, f"teacher on {source.name}", unit="image") as progress:
+
+    def tick(count: int) -> None:
+      nonlocal seen
+      seen = min(total, seen + count)
+      progress.update(seen)
+
+    for part in parts:
+      view = data.subset(source, np.arange(part.start, part.stop))
+      found = compute(ask, prepared.frozen, view, runtime, batch_size, tick)
+      if distributed.is_main_process():
+        metadata = {"fingerprint": key, "digest": _digest(found)}
+        trees.save_tree(part.path, found, metadata)
+  distributed.barrier(f"cache {key} is written")
+
+
+def _read(part: _Part, key: str) -> Columns:
+  tree, metadata = trees.load_tree(part.path)
+  found = {name: np.asarray(array) for name, array in tree.items()}
+  expected = {"fingerprint": key, "digest": _digest(found)}
+  rows = {len(array) for array in found.values()}
+  said = {name: metadata.get(name) for name in expected}
+  if said != expected or rows != {part.stop - part.start}:
+    raise ValueError(
+      f"{part.path} does not hold what it should (rows {sorted(rows)},"
+      f" expected {part.stop - part.start}; recorded {said}, found"
+      f" {expected}); delete it to compute it anew"
+    )
+  return found
+
+
+def _digest(found: Columns) -> str:
+  return digest(*(found[name] for name in sorted(found)))
+
+
+def _asker(teacher: Teacher, runtime: fit.Runtime) -> Callable:
+  def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
+    return {
+      "teacher_logits": teacher.label(frozen, x).logits,
+      "latent": teacher.encode(frozen, x),
+    }
+
+  asked: Callable = jax.jit(runtime.per_example(ask))
+  return asked
+
+
+def compute(
+  ask: Callable,
+  frozen: Any,
+  source: data.Source,
+  runtime: fit.Runtime,
+  batch_size: int,
+  tick: Callable[[int], None] = lambda count: None,
+) -> Columns:
+  """Runs `ask(frozen, x) -> {name: [B, ...]}` over a source.
+
+  Args:
+    ask: compiled.
+    frozen: the teacher's arrays.
+    source: the examples.
+    runtime: devices.
+    batch_size: examples at a time.
+    tick: called with the number of examples of every batch.
+  """
+  parts = []
+  for batch in data.iterate(
+    data.evaluation_batches(source, batch_size=batch_size, shard=runtime.shard)
+  ):
+    image = runtime.put({"image": batch["image"]}, seeds=False)["image"]
+    parts.append(runtime.gather(ask(frozen, image)))
+    tick(batch_size)
+  joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+  return {name: rows[: len(source)] for name, rows in joined.items()}

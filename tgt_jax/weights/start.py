@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converted weights as the beginning of a training of one's own."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tgt_jax import trees
+from tgt_jax.weights.cards import load_converted
+
+# The classifier of every network of ours; another number of classes has another
+# one, which is drawn.
+_HEAD = re.compile(r"(^|/)head(/|$)")
+
+
+def start_from(
+  path: str | pathlib.Path, template: Any, spec: Mapping[str, Any]
+) -> Any:
+  """Returns converted weights in the structure of a model of ours.
+
+  Args:
+    path: written by `python -m tgt_jax.weights convert`.
+    template: `{"params": ..., "model_state": ...}` of arrays or shapes.
+    spec: of the model, `{"name": ..., **arguments}`.
+
+  Returns:
+    The template's structure; `None` for the leaves of a head of another
+    shape, which is to be drawn.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: weights of another model, arrays that do not fit, or a mean
+      or std that differs from what they were trained with.
+  """
+  tree, card = load_converted(path)
+  if card.family == "models":
+    for name, default in (("mean", 0.0), ("std", 1.0)):
+      given = np.ravel(spec.get(name, default))
+      known = np.ravel(getattr(card.preprocessing, name))
+      if not np.allclose(given, known, atol=1e-6):
+        raise ValueError(
+          f"{path} was trained on images with {name} {tuple(known.tolist())},"
+          f" the spec of {spec['name']!r} says {tuple(given.tolist())}; set"
+          f" {name} there"
+        )
+  have, want = trees.flatten_names(tree), trees.flatten_names(template)
+  drawn = {
+    name
+    for name, leaf in want.items()
+    if _HEAD.search(name)
+    and (name not in have or have[name].shape != leaf.shape)
+  }
+  kept = {
+    name: leaf
+    for name, leaf in have.items()
+    if name not in drawn and not (_HEAD.search(name) and name not in want)
+  }
+  expected = {n: leaf for n, leaf in want.items() if n not in drawn}
+  found = trees.check_tree(
+    trees.unflatten_names(kept),
+    trees.unflatten_names(expected),
+    what=str(path),
+  )
+  flat = {**trees.flatten_names(found), **dict.fromkeys(drawn)}
+  return trees.fill_names(template, flat)
