@@ -106,6 +106,7 @@ def default() -> ml_collections.ConfigDict:
   config.starts = {
     "source": "batch",  # Start points: the "batch", "train" or "full" set,
     "sampler": "natural",  # "natural", "class_balanced" or "square_root".
+    "augment": True,  # As training images are. Else Enc(x) is cached.
   }
   config.optimizer = optimizer()
   config.training = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -87,16 +88,18 @@ def _experiment(
 ) -> Experiment:
   """Asks the teacher about every split that needs it."""
   teacher = build.teacher({**config, "pixel_space": False})
-  starts = {
-    build.arm_config(config, name)["starts"]["source"]
-    for name in config["arms"]
-  }
+  starts = [build.arm_config(config, name)["starts"] for name in config["arms"]]
   wanted = ["test"]
   if sets.validation is not None:
     wanted.append("validation")
+  # What the teacher says of an image does not hold for its augmented form.
   if not config["augment"]:
-    # What the teacher says of an image does not hold for its augmented form.
-    wanted += ["train"] + (["full"] if "full" in starts else [])
+    wanted.append("train")
+  wanted += {
+    one["source"]
+    for one in starts
+    if one["source"] != "batch" and not (config["augment"] and one["augment"])
+  } - set(wanted)
   columns = {
     split: answers.columns(
       teacher,
@@ -120,8 +123,11 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     for spec in config["augment"]
   ]
 
-  def stream(source: str, sampler: str, number: int) -> Any:
-    columns = dict(experiment.columns.get(source, {}))
+  def stream(
+    source: str, sampler: str, number: int, augment: Sequence[Any]
+  ) -> Any:
+    # Where images are augmented, the teacher is asked in the step.
+    columns = {} if augment else dict(experiment.columns[source])
     if config["pixel_space"]:
       columns.pop("latent", None)
     return data.training_batches(
@@ -136,9 +142,14 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       shard=experiment.runtime.shard,
     )
 
-  streams = {"": stream("train", train["sampler"], 0)}
+  streams = {"": stream("train", train["sampler"], 0, augment)}
   if starts["source"] != "batch":
-    streams["starts"] = stream(starts["source"], starts["sampler"], 1)
+    streams["starts"] = stream(
+      starts["source"],
+      starts["sampler"],
+      1,
+      augment if starts["augment"] else (),
+    )
   return data.zip_batches(streams)
 
 
@@ -290,10 +301,7 @@ def _export(
     "model": config["student"],
     "num_classes": config["num_classes"],
     "image_shape": list(config["image_shape"]),
-    "preprocessing": {
-      "mean": config["student"].get("mean", 0.0),
-      "std": config["student"].get("std", 1.0),
-    },
+    "preprocessing": models.normalisation(models.MODELS, config["student"]),
     "class_names": list(experiment.sets.test.class_names),
     "metrics": dict(seed.metrics),
     "arm": arm.name,

@@ -14,6 +14,7 @@ from tgt_jax.models.network import (
   as_network,
   from_spec,
   has_convolution,
+  normalisation,
   parameter_count,
   with_input_size,
 )
@@ -34,6 +35,7 @@ __all__ = [
   "from_spec",
   "has_convolution",
   "mlp",
+  "normalisation",
   "parameter_count",
   "resnet",
   "resnet20",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -108,6 +109,23 @@ def from_spec(
     table, spec, family="model", num_classes=num_classes
   )
   return with_input_size(network, size) if size else network
+
+
+def normalisation(
+  table: Mapping[str, Any], spec: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the "mean" and "std" of a spec, the factory's where it is silent.
+
+  Args:
+    table: names to factories.
+    spec: `{"name": ..., **arguments}`.
+  """
+  factory = registry.resolve(table, spec["name"], family="model")
+  defaults = inspect.signature(factory).parameters
+  return {
+    key: spec.get(key, defaults[key].default if key in defaults else neutral)
+    for key, neutral in (("mean", 0.0), ("std", 1.0))
+  }
 
 
 def parameter_count(params: Params) -> int:

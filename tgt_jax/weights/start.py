@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tgt_jax import trees
+from tgt_jax import models, trees
 from tgt_jax.weights.cards import load_converted
 
 # The classifier of every network of ours; another number of classes has another
@@ -39,8 +39,8 @@ def start_from(
   """
   tree, card = load_converted(path)
   if card.family == "models":
-    for name, default in (("mean", 0.0), ("std", 1.0)):
-      given = np.ravel(spec.get(name, default))
+    for name, value in models.normalisation(models.MODELS, spec).items():
+      given = np.ravel(value)
       known = np.ravel(getattr(card.preprocessing, name))
       if not np.allclose(given, known, atol=1e-6):
         raise ValueError(
