@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretrained auto-encoders without their weights: sizes and objectives."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.random_weights import random_weights
+from tgt_jax import generators
+from tgt_jax.models.network import parameter_count
+
+SHAPE = (12, 16, 2)
+SMALL = {
+  "autoencoder_kl": {
+    "widths": (4, 6),
+    "blocks": 1,
+    "groups": 2,
+    "scaling": 0.4,
+  },
+  "taesd": {"width": 6, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)},
+}
+
+
+def _images(count: int = 3) -> jax.Array:
+  values = np.random.default_rng(7).uniform(size=(count, *SHAPE))
+  return jnp.asarray(values, jnp.result_type(float))
+
+
+def _ready(name: str, **kwargs):
+  generator = generators.GENERATORS[name](
+    image_shape=SHAPE, **{**SMALL[name], **kwargs}
+  )
+  return generator, *random_weights(generator.init, _images())
+
+
+@pytest.mark.parametrize(
+  "name, latent, sizes",
+  [
+    (
+      "autoencoder_kl",
+      (32, 32, 4),
+      {
+        "encoder": 34_163_592,
+        "decoder": 49_490_179,
+        "moments": 72,
+        "latent": 20,
+      },
+    ),
+    ("taesd", (32, 32, 4), {"encoder": 1_222_532, "decoder": 1_222_531}),
+    ("bigbigan", (120,), {"generator": 70_306_116, "encoder": 0}),
+  ],
+)
+def test_published_sizes(name: str, latent: tuple, sizes: dict) -> None:
+  generator = generators.GENERATORS[name](image_shape=(256, 256, 3))
+
+  def run(rng, x):
+    params, state = generator.init(rng, x)
+    z = generator.encode(params, state, x)
+    return params, z, generator.decode(params, state, z)
+
+  x = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+  params, z, painted = jax.eval_shape(run, jax.random.key(0), x)
+  assert {key: parameter_count(params[key]) for key in params} == sizes
+  assert z.shape == (1, *latent)
+  assert painted.shape == x.shape
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_remat_changes_nothing(name: str) -> None:
+  """The same names, values and gradients; a test that blocks are marked."""
+  with jax.enable_x64(True):
+    x = _images()
+    results = []
+    for remat in (False, True):
+      generator, params, state = _ready(name, remat=remat, dtype="float64")
+
+      def value(params, x, generator=generator, state=state):
+        z = generator.encode(params, state, x)
+        return jnp.sin(generator.decode(params, state, z)).sum()
+
+      gradients = jax.value_and_grad(value, (0, 1))
+      marked = "remat" in str(jax.make_jaxpr(gradients)(params, x))
+      assert marked == remat
+      results.append(jax.jit(gradients)(params, x))
+    plain, again = results
+    for one, other in zip(
+      jax.tree.leaves(plain), jax.tree.leaves(again), strict=True
+    ):
+      np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_decoded_images_are_clipped_and_the_loss_is_not() -> None:
+  with jax.enable_x64(True):
+    generator, params, state = _ready("taesd", dtype="float64", noise_scale=0.2)
+    bias = params["decoder"]["conv_out"]["bias"]
+    params["decoder"]["conv_out"]["bias"] = bias + 3.0
+    x = _images()
+    z = generator.encode(params, state, x)
+    np.testing.assert_array_equal(generator.decode(params, state, z).max(), 1.0)
+    loss, terms, _ = generator.loss(params, state, x, rng=jax.random.key(0))
+    gradient = jax.grad(
+      lambda p: generator.loss(p, state, x, rng=jax.random.key(0))[0].sum()
+    )(params)
+  assert np.all(np.asarray(gradient["decoder"]["conv_out"]["bias"]) > 0)
+  # Three deviations of 0.2 and more away on every one of 384 pixels.
+  assert float(loss.min()) > 0.5 * (2.0 / 0.2) ** 2 * 384
+  np.testing.assert_array_equal(terms["reconstruction"], loss)
+
+
+def test_objective_of_the_kl_autoencoder() -> None:
+  """From the module's own moments and image, in numpy."""
+  options = {"beta": 0.3, "noise_scale": 0.2, "dtype": "float64"}
+  with jax.enable_x64(True):
+    generator, params, state = _ready("autoencoder_kl", **options)
+    x, rng = _images(), jax.random.key(5)
+    loss, terms, new_state = jax.jit(generator.loss)(params, state, x, rng=rng)
+    mean = np.asarray(generator.encode(params, state, x))
+    epsilon = np.asarray(jax.random.normal(rng, mean.shape, jnp.float64))
+    # The other half of the moments: swap what the last layer writes.
+    halves = params["moments"]
+    swapped = {
+      name: jnp.concatenate(jnp.split(leaf, 2, axis=-1)[::-1], axis=-1)
+      for name, leaf in halves.items()
+    }
+    log_variance = generator.encode({**params, "moments": swapped}, state, x)
+    scale = 0.4 * np.exp(0.5 * np.asarray(log_variance) / 0.4)
+    painted = generator.decode(params, state, mean + scale * epsilon)
+    inside = bool(jnp.all((painted > 0) & (painted < 1)))
+  assert inside, "numpy below does not clip"
+  x, painted = np.asarray(x), np.asarray(painted)
+  nll = 0.5 * ((x - painted) / 0.2) ** 2 + np.log(0.2 * np.sqrt(2 * np.pi))
+  # KL(N(m, s) || N(0, 1)) before the latent is scaled.
+  m, s = mean / 0.4, scale / 0.4
+  kl = (0.5 * (m**2 + s**2 - 1) - np.log(s)).reshape(3, -1).sum(1)
+  nll = nll.reshape(3, -1).sum(1)
+  np.testing.assert_allclose(terms["reconstruction"], nll, rtol=1e-9)
+  np.testing.assert_allclose(terms["kl"], kl, rtol=1e-9)
+  np.testing.assert_allclose(loss, nll + 0.3 * kl, rtol=1e-9)
+  assert new_state == {}
+
+
+def test_extreme_variances_are_bounded() -> None:
+  generator, params, state = _ready("autoencoder_kl")
+  for shift in (-1e4, 1e4):
+    bias = params["moments"]["bias"].at[4:].add(shift)
+    moved = {**params, "moments": {**params["moments"], "bias": bias}}
+    loss, _, _ = generator.loss(moved, state, _images(), rng=jax.random.key(0))
+    assert np.isfinite(loss).all()
