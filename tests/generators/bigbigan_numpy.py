@@ -30,8 +30,8 @@ def random_arrays(
       arrays[f"{name}.bias"] = 0.3 * rng.normal(size=shape[0])
 
   def statistics(name: str, size: int) -> None:
-    arrays[f"{name}.stored_mean"] = 0.3 * rng.normal(size=size)
-    arrays[f"{name}.stored_var"] = rng.uniform(0.1, 0.5, size=size)
+    arrays[f"{name}.stored_mean"] = np.zeros(size)
+    arrays[f"{name}.stored_var"] = np.ones(size)
 
   row = rng.normal(size=(1, CLASS))
   arrays["shared.weight"] = np.repeat(row, 1000, axis=0)
@@ -59,6 +59,14 @@ def random_arrays(
   arrays["output_layer.0.bias"] = 0.3 * rng.normal(size=ch)
   statistics("output_layer.0", ch)
   layer("output_layer.2", (channels, ch, 3, 3), bias=True)
+  # Statistics near those of its images, or nothing would stay in range.
+  z = rng.normal(size=(4, latent_dim))
+  generate(arrays, z, epsilon=0.0, output_epsilon=0.0, measure=True)
+  for name in arrays:
+    if name.endswith("stored_mean"):
+      arrays[name] += 0.2 * rng.normal(size=arrays[name].shape)
+    if name.endswith("stored_var"):
+      arrays[name] *= rng.uniform(0.7, 1.4, size=arrays[name].shape)
   return arrays
 
 
@@ -85,16 +93,19 @@ def convolve(x: np.ndarray, weight: np.ndarray, bias=None) -> np.ndarray:
   return y if bias is None else y + bias[None, :, None, None]
 
 
-def _norm(x, mean, var, gain, bias, epsilon):
+def _norm(arrays, name, x, gain, bias, epsilon, measure):
+  if measure:
+    arrays[f"{name}.stored_mean"] = x.mean(axis=(0, 2, 3))
+    arrays[f"{name}.stored_var"] = x.var(axis=(0, 2, 3))
+  mean, var = arrays[f"{name}.stored_mean"], arrays[f"{name}.stored_var"]
   x = (x - mean[None, :, None, None]) / np.sqrt(var + epsilon)[:, None, None]
   return x * gain[:, :, None, None] + bias[:, :, None, None]
 
 
-def _conditional(arrays, name, x, condition, epsilon):
+def _conditional(arrays, name, x, condition, epsilon, measure):
   gain = 1 + condition @ normalised(arrays, f"{name}.gain").T
   bias = condition @ normalised(arrays, f"{name}.bias").T
-  mean, var = arrays[f"{name}.stored_mean"], arrays[f"{name}.stored_var"]
-  return _norm(x, mean, var, gain, bias, epsilon)
+  return _norm(arrays, name, x, gain, bias, epsilon, measure)
 
 
 def _double(x: np.ndarray) -> np.ndarray:
@@ -117,7 +128,8 @@ def attention(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
   for image in range(len(x)):
     queries = theta[image].reshape(theta.shape[1], -1)
     keys = phi[image].reshape(phi.shape[1], -1)
-    scores = np.exp(queries.T @ keys)
+    scores = queries.T @ keys
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     beta = scores / scores.sum(axis=1, keepdims=True)
     flat = values[image].reshape(values.shape[1], -1)
     mixed[image] = (flat @ beta.T).reshape(-1, *x.shape[2:])
@@ -130,8 +142,12 @@ def generate(
   *,
   epsilon: float,
   output_epsilon: float,
+  measure: bool = False,
 ) -> np.ndarray:
-  """Returns images [B, channels, 128, 128] in [-1, 1]."""
+  """Returns images [B, channels, 128, 128] in [-1, 1].
+
+  With `measure` the stored statistics become those of this batch.
+  """
   label = np.repeat(arrays["shared.weight"][5:6], len(z), axis=0)
   part = z.shape[1] // 6
   x = z[:, :part] @ normalised(arrays, "linear").T + arrays["linear.bias"]
@@ -145,21 +161,15 @@ def generate(
       arrays[f"blocks.{i}.0.{name}.bias"],
     )
     norm = lambda name, x, i=i, c=condition: np.maximum(
-      _conditional(arrays, f"blocks.{i}.0.{name}", x, c, epsilon), 0
+      _conditional(arrays, f"blocks.{i}.0.{name}", x, c, epsilon, measure), 0
     )
     y = conv("conv1", _double(norm("bn1", x)))
     x = conv("conv2", norm("bn2", y)) + conv("conv_sc", _double(x))
     if i == 3:
       x = attention(arrays, x)
   last = "output_layer.0"
-  x = _norm(
-    x,
-    arrays[f"{last}.stored_mean"],
-    arrays[f"{last}.stored_var"],
-    arrays[f"{last}.gain"][None],
-    arrays[f"{last}.bias"][None],
-    output_epsilon,
-  )
+  gain, bias = arrays[f"{last}.gain"][None], arrays[f"{last}.bias"][None]
+  x = _norm(arrays, last, x, gain, bias, output_epsilon, measure)
   name = "output_layer.2"
   weight, bias = normalised(arrays, name), arrays[f"{name}.bias"]
   return np.tanh(convolve(np.maximum(x, 0), weight, bias))

@@ -70,33 +70,34 @@ def test_published_sizes(name: str, latent: tuple, sizes: dict) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_remat_changes_nothing(name: str) -> None:
-  """The same names, values and gradients; a test that blocks are marked."""
-  with jax.enable_x64(True):
-    x = _images()
-    results = []
-    for remat in (False, True):
-      generator, params, state = _ready(name, remat=remat, dtype="float64")
+  """The same names and gradients, and blocks that are marked."""
+  x, results = _images(), []
+  for remat in (False, True):
+    generator, params, state = _ready(name, remat=remat)
 
-      def value(params, x, generator=generator, state=state):
-        z = generator.encode(params, state, x)
-        return jnp.sin(generator.decode(params, state, z)).sum()
+    def value(params, x, generator=generator, state=state):
+      z = generator.encode(params, state, x)
+      return jnp.sin(generator.decode(params, state, z)).sum()
 
-      gradients = jax.value_and_grad(value, (0, 1))
-      marked = "remat" in str(jax.make_jaxpr(gradients)(params, x))
-      assert marked == remat
-      results.append(jax.jit(gradients)(params, x))
-    plain, again = results
-    for one, other in zip(
-      jax.tree.leaves(plain), jax.tree.leaves(again), strict=True
-    ):
-      np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    gradient = jax.grad(value, (0, 1))
+    assert ("remat" in str(jax.make_jaxpr(gradient)(params, x))) == remat
+    results.append(jax.jit(gradient)(params, x))
+  plain, again = results
+  for one, other in zip(
+    jax.tree.leaves(plain), jax.tree.leaves(again), strict=True
+  ):
+    scale = float(jnp.abs(one).max())
+    np.testing.assert_allclose(other, one, atol=1e-4 * scale)
 
 
 def test_decoded_images_are_clipped_and_the_loss_is_not() -> None:
   with jax.enable_x64(True):
     generator, params, state = _ready("taesd", dtype="float64", noise_scale=0.2)
-    bias = params["decoder"]["conv_out"]["bias"]
-    params["decoder"]["conv_out"]["bias"] = bias + 3.0
+    last = params["decoder"]["conv_out"]
+    last["kernel"], last["bias"] = (
+      0.05 * last["kernel"],
+      3.0 + 0.0 * last["bias"],
+    )
     x = _images()
     z = generator.encode(params, state, x)
     np.testing.assert_array_equal(generator.decode(params, state, z).max(), 1.0)
@@ -115,6 +116,9 @@ def test_objective_of_the_kl_autoencoder() -> None:
   options = {"beta": 0.3, "noise_scale": 0.2, "dtype": "float64"}
   with jax.enable_x64(True):
     generator, params, state = _ready("autoencoder_kl", **options)
+    # A faint image lies inside [0, 1], where decoding does not clip.
+    last = params["decoder"]["conv_out"]
+    params["decoder"]["conv_out"] = jax.tree.map(lambda a: 0.05 * a, last)
     x, rng = _images(), jax.random.key(5)
     loss, terms, new_state = jax.jit(generator.loss)(params, state, x, rng=rng)
     mean = np.asarray(generator.encode(params, state, x))
@@ -129,7 +133,7 @@ def test_objective_of_the_kl_autoencoder() -> None:
     scale = 0.4 * np.exp(0.5 * np.asarray(log_variance) / 0.4)
     painted = generator.decode(params, state, mean + scale * epsilon)
     inside = bool(jnp.all((painted > 0) & (painted < 1)))
-  assert inside, "numpy below does not clip"
+  assert inside
   x, painted = np.asarray(x), np.asarray(painted)
   nll = 0.5 * ((x - painted) / 0.2) ** 2 + np.log(0.2 * np.sqrt(2 * np.pi))
   # KL(N(m, s) || N(0, 1)) before the latent is scaled.

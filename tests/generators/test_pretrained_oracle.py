@@ -76,7 +76,10 @@ def _kl(**kwargs):
     norm_num_groups=ours["groups"],
     scaling_factor=ours["scaling"],
   )
-  return ours, _randomise(theirs)
+  theirs = _randomise(theirs)
+  painted = theirs(2 * _nchw(_images()) - 1).sample
+  _moderate(theirs.decoder.conv_out, painted, 0.0)
+  return ours, theirs
 
 
 def _tiny(**kwargs):
@@ -89,7 +92,10 @@ def _tiny(**kwargs):
     num_decoder_blocks=ours["decoder_blocks"],
     latent_channels=ours["latent_channels"],
   )
-  return ours, _randomise(theirs)
+  theirs = _randomise(theirs)
+  painted = theirs.decode(theirs.encode(2 * _nchw(_images()) - 1).latents)
+  _moderate(theirs.decoder.layers[-1], painted.sample, 0.5)
+  return ours, theirs
 
 
 def _arrays(module) -> dict[str, np.ndarray]:
@@ -120,14 +126,27 @@ def _close(got, want: torch.Tensor, tolerance: float) -> None:
   want = want.permute(0, 2, 3, 1).numpy()
   assert got.shape == want.shape
   worst = np.abs(np.asarray(got) - want).max() / np.abs(want).max()
+  print(f"WORST {worst:.2e} of {tolerance}")
   assert worst <= tolerance, worst
 
 
 def _shown(painted: torch.Tensor) -> torch.Tensor:
-  """diffusers' [-1, 1] as an image; most pixels must be inside."""
+  """diffusers' [-1, 1] as an image; some pixels are outside, most are not."""
   inside = (painted.abs() < 1).double().mean()
-  assert inside > 0.5, inside
+  assert 0.5 < inside < 1, inside
   return (painted / 2 + 0.5).clamp(0, 1)
+
+
+def _moderate(last, painted: torch.Tensor, middle: float) -> None:
+  """Scales the last layer so that images are around the middle of [0, 1]."""
+  scale = 0.7 / painted.std()
+  last.weight.data *= scale
+  last.bias.data = middle + 0.0 * last.bias.data
+
+
+def _compiled(function, dtype: str):
+  """Of float64 convolutions each is slow to compile: one by one, then."""
+  return function if dtype == "float64" else jax.jit(function)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +163,12 @@ def test_autoencoder_kl(kwargs: dict, dtype: str, tolerance: float) -> None:
   )
   x, scaling = _images(), settings["scaling"]
   latent = theirs.encode(2 * _nchw(x) - 1).latent_dist.mode() * scaling
-  z = jax.jit(generator.encode)(params, {}, jnp.asarray(x, dtype))
+  z = _compiled(generator.encode, dtype)(params, {}, jnp.asarray(x, dtype))
   assert z.dtype == dtype
   _close(z, latent, tolerance)
   painted = theirs.decode(latent / scaling).sample
   z = jnp.asarray(latent.permute(0, 2, 3, 1).numpy(), dtype)
-  got = jax.jit(generator.decode)(params, {}, z)
+  got = _compiled(generator.decode, dtype)(params, {}, z)
   assert got.dtype == dtype
   _close(got, _shown(painted), tolerance)
 
@@ -172,28 +191,28 @@ def test_taesd(kwargs: dict, dtype: str, tolerance: float) -> None:
   generator, params = _ready("taesd", settings, _arrays(theirs), rules, dtype)
   x = _images()
   latent = theirs.encode(2 * _nchw(x) - 1).latents
-  z = jax.jit(generator.encode)(params, {}, jnp.asarray(x, dtype))
+  z = _compiled(generator.encode, dtype)(params, {}, jnp.asarray(x, dtype))
   _close(z, latent, tolerance)
   # Beyond three the decoder's clamp is felt.
   latent = latent * (4.0 / latent.abs().max())
   z = jnp.asarray(latent.permute(0, 2, 3, 1).numpy(), dtype)
-  got = jax.jit(generator.decode)(params, {}, z)
+  got = _compiled(generator.decode, dtype)(params, {}, z)
   _close(got, _shown(theirs.decode(latent).sample), tolerance)
 
 
 def test_gradient_of_the_latent() -> None:
-  settings, theirs = _kl()
-  rules = kl_table.autoencoder_kl(3)
+  settings, theirs = _kl(widths=(4, 4), groups=2)
+  rules = kl_table.autoencoder_kl(2)
   generator, params = _ready(
     "autoencoder_kl", settings, _arrays(theirs), rules, "float64"
   )
-  z = np.random.default_rng(2).normal(size=(1, 6, 8, 3)) * settings["scaling"]
+  z = np.random.default_rng(2).normal(size=(1, 12, 16, 3)) * settings["scaling"]
   with torch.enable_grad():
     latent = _nchw(z).requires_grad_()
     painted = theirs.decode(latent / settings["scaling"]).sample
     _shown(painted).sin().sum().backward()
   value = lambda z: jnp.sin(generator.decode(params, {}, z)).sum()
-  _close(jax.jit(jax.grad(value))(jnp.asarray(z)), latent.grad, EXACT)
+  _close(jax.grad(value)(jnp.asarray(z)), latent.grad, EXACT)
 
 
 def test_export_to_diffusers() -> None:

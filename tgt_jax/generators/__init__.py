@@ -25,6 +25,7 @@ from tgt_jax.generators.quantization import (
   restart_dead_codes,
   update_codebook,
 )
+from tgt_jax.generators.resampling import resize
 from tgt_jax.generators.statistics import LatentStatistics, latent_statistics
 from tgt_jax.generators.taesd import taesd
 from tgt_jax.generators.vae import conv_vae, vae
@@ -59,6 +60,7 @@ __all__ = [
   "nearest_code",
   "perplexity",
   "quantize",
+  "resize",
   "restart_dead_codes",
   "taesd",
   "update_codebook",

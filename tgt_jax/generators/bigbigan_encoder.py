@@ -86,7 +86,8 @@ def bigbigan_encoder(
     norm_eps=bn_eps,
     standardize_eps=None,
     padding=padding,
-    momentum=0.0,  # Of the statistics' updates, which there are none of.
+    momentum=0.0,  # Of updates of the statistics; there are none.
+    train=False,
     dtype=dtype,
     blocks=tuple(blocks),
     stride_on=stride_on,
