@@ -50,7 +50,19 @@ def _ready(name: str, **kwargs):
       },
     ),
     ("taesd", (32, 32, 4), {"encoder": 1_222_532, "decoder": 1_222_531}),
-    ("bigbigan", (120,), {"generator": 70_306_116, "encoder": 0}),
+    (
+      "bigbigan",
+      (120,),
+      # timm's resnetv2_50 without its last layer, and four wide layers, a
+      # shortcut and the moments.
+      {
+        "generator": 70_306_116,
+        "encoder": 23_500_352
+        + 2 * (2048 + 1) * 4096
+        + 3 * (4096 + 1) * 4096
+        + (4096 + 1) * 240,
+      },
+    ),
   ],
 )
 def test_published_sizes(name: str, latent: tuple, sizes: dict) -> None:
@@ -107,7 +119,7 @@ def test_decoded_images_are_clipped_and_the_loss_is_not() -> None:
     )(params)
   assert np.all(np.asarray(gradient["decoder"]["conv_out"]["bias"]) > 0)
   # Three deviations of 0.2 and more away on every one of 384 pixels.
-  assert float(loss.min()) > 0.5 * (2.0 / 0.2) ** 2 * 384
+  assert np.asarray(loss).min() > 0.5 * (2.0 / 0.2) ** 2 * 384
   np.testing.assert_array_equal(terms["reconstruction"], loss)
 
 
@@ -153,3 +165,27 @@ def test_extreme_variances_are_bounded() -> None:
     moved = {**params, "moments": {**params["moments"], "bias": bias}}
     loss, _, _ = generator.loss(moved, state, _images(), rng=jax.random.key(0))
     assert np.isfinite(loss).all()
+
+
+@pytest.mark.parametrize(
+  "name, kwargs, message",
+  [
+    ("autoencoder_kl", {"widths": ()}, "number_of_widths must be > 0, got 0"),
+    ("autoencoder_kl", {"widths": (4, 6), "groups": 4}, "groups 4 must divide"),
+    ("autoencoder_kl", {"scaling": 0.0}, "scaling must be > 0, got 0.0"),
+    ("autoencoder_kl", {"beta": -1.0}, "beta must be >= 0, got -1.0"),
+    ("taesd", {"width": 0}, "width must be > 0, got 0"),
+    ("taesd", {"encoder_blocks": ()}, "number_of_stages must be > 0, got 0"),
+    ("taesd", {"encoder_blocks": (1, -1)}, r"encoder_blocks\[1\] must be >= 0"),
+    ("taesd", {"encoder_blocks": (1, 1)}, "as many stages, got 2 and 4"),
+    ("bigbigan", {"ch": 3}, "ch must be >= 4, got 3"),
+    ("bigbigan", {"latent_dim": 13}, "a multiple of 6, got 13"),
+    ("bigbigan", {"bn_eps": 0.0}, "bn_eps must be > 0, got 0.0"),
+    ("bigbigan", {"head_blocks": -1}, "head_blocks must be >= 0, got -1"),
+    ("bigbigan", {"encoder_padding": "VALID"}, "unknown 'VALID'; choose from"),
+    ("bigbigan", {"encoder_stride_on": "pool"}, "unknown 'pool'; choose from"),
+  ],
+)
+def test_bad_arguments(name: str, kwargs: dict, message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    generators.GENERATORS[name](image_shape=(8, 8, 3), **kwargs)

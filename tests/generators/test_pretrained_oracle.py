@@ -126,7 +126,6 @@ def _close(got, want: torch.Tensor, tolerance: float) -> None:
   want = want.permute(0, 2, 3, 1).numpy()
   assert got.shape == want.shape
   worst = np.abs(np.asarray(got) - want).max() / np.abs(want).max()
-  print(f"WORST {worst:.2e} of {tolerance}")
   assert worst <= tolerance, worst
 
 
