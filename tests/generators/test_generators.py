@@ -14,6 +14,7 @@ from tests.models.random_weights import random_weights
 from tgt_jax import generators, registry
 
 SHAPE = (7, 9, 2)  # No multiple of 4: padded and cropped inside.
+STAGES = {"encoder_blocks": (1, 0, 1), "decoder_blocks": (1, 0, 1)}
 SMALL = {
   "vae": {"latent_dim": 3, "widths": (8, 6)},
   "conv_vae": {"latent_dim": 3, "widths": (4, 6)},
@@ -30,12 +31,7 @@ SMALL = {
     "blocks": 1,
     "groups": 2,
   },
-  "taesd": {
-    "latent_channels": 3,
-    "width": 6,
-    "encoder_blocks": (1, 0, 1),
-    "decoder_blocks": (1, 0, 1),
-  },
+  "taesd": {"latent_channels": 3, "width": 6, **STAGES},
   "bigbigan": {
     "ch": 4,
     "latent_dim": 6,
