@@ -208,7 +208,10 @@ def _as_generator(
     layers.check_batch("z", z, (latent_dim,))
     variables = {"params": params, **model_state}
     x: Any = module.apply(variables, z, method="decode")
-    return resampling.resize(x, image_shape[:2]) if resize else x
+    if not resize:
+      return x
+    # A weighted mean may leave the range by a rounding error.
+    return jnp.clip(resampling.resize(x, image_shape[:2]), 0.0, 1.0)
 
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array

@@ -6,8 +6,8 @@
 * `BigBiGAN_x1.pth`, that port to PyTorch: the generator alone.
 
 Both store kernels before spectral normalisation and the vector of its power
-iteration. `prepare_torch` and `prepare_tensorflow` divide the kernels by their norm
-once and leave plain arrays, which the rules then rename:
+iteration. `prepare_torch` and `prepare_tensorflow` divide the kernels by their
+norms once and leave plain arrays, which the rules then rename:
 
   arrays = prepare_torch(read_arrays("BigBiGAN_x1.pth"))
   tree = convert(arrays, torch_generator(), template)
@@ -61,9 +61,9 @@ def spectral_norm(
       f" {np.shape(weight)}, got {len(u)}"
     )
   v = u @ matrix
-  v = v / max(np.linalg.norm(v), epsilon)
+  v = v / max(float(np.linalg.norm(v)), epsilon)
   left = matrix @ v
-  return left @ (left / max(np.linalg.norm(left), epsilon))
+  return np.float64(left @ left / max(float(np.linalg.norm(left)), epsilon))
 
 
 def prepare_torch(arrays: Arrays) -> dict[str, np.ndarray]:
