@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Auto-encoders that are trained here: the generator of a teacher.
+"""The generator of a teacher: auto-encoders, trained here or pretrained.
 
 A factory takes plain keyword arguments and returns a `Generator`: pure
 functions over `(params, model_state)`, which together are what a teacher
@@ -8,6 +8,8 @@ keeps frozen.
 
 from __future__ import annotations
 
+from tgt_jax.generators.autoencoder_kl import autoencoder_kl
+from tgt_jax.generators.bigbigan import bigbigan
 from tgt_jax.generators.likelihood import (
   bernoulli_nll,
   gaussian_kl,
@@ -23,22 +25,31 @@ from tgt_jax.generators.quantization import (
   restart_dead_codes,
   update_codebook,
 )
+from tgt_jax.generators.resampling import resize
 from tgt_jax.generators.statistics import LatentStatistics, latent_statistics
+from tgt_jax.generators.taesd import taesd
 from tgt_jax.generators.vae import conv_vae, vae
 from tgt_jax.generators.vq_vae import conv_vq_vae, vq_vae
+from tgt_jax.generators.wrappers import chunked, whitened, with_statistics
 
 GENERATORS = {
   "vae": vae,
   "conv_vae": conv_vae,
   "vq_vae": vq_vae,
   "conv_vq_vae": conv_vq_vae,
+  "autoencoder_kl": autoencoder_kl,
+  "taesd": taesd,
+  "bigbigan": bigbigan,
 }
 
 __all__ = [
   "Codebook",
   "GENERATORS",
   "LatentStatistics",
+  "autoencoder_kl",
   "bernoulli_nll",
+  "bigbigan",
+  "chunked",
   "code_counts",
   "conv_vae",
   "conv_vq_vae",
@@ -49,8 +60,12 @@ __all__ = [
   "nearest_code",
   "perplexity",
   "quantize",
+  "resize",
   "restart_dead_codes",
+  "taesd",
   "update_codebook",
   "vae",
   "vq_vae",
+  "whitened",
+  "with_statistics",
 ]

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generators made from generators: other units of the latent, less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tgt_jax import checks
+from tgt_jax.generators.statistics import LatentStatistics
+from tgt_jax.types import Array, Generator, ModelState, Params
+
+
+def with_statistics(
+  model_state: ModelState, statistics: LatentStatistics
+) -> ModelState:
+  """Returns the state of a whitened generator with measured moments.
+
+  Args:
+    model_state: of `whitened(generator)`.
+    statistics: of the latents of the generator inside. A dimension whose
+      deviation is zero keeps its unit.
+
+  Raises:
+    ValueError: moments of another shape than one latent.
+  """
+  latent = model_state["latent"]
+  mean, std = np.asarray(statistics.mean), np.asarray(statistics.std)
+  checks.same_shape(mean=mean, std=std, latent=latent["mean"])
+  measured = {"mean": mean, "std": np.where(std > 0, std, np.ones_like(std))}
+  return {**model_state, "latent": measured}
+
+
+def whitened(generator: Generator) -> Generator:
+  """A generator whose latents have mean 0 and deviation 1.
+
+  Noise and step lengths of an exploration are then in units of the data's
+  spread, dimension by dimension. The moments are arrays of the model state,
+  `{"generator": the state inside, "latent": {"mean", "std"}}`, so that they
+  are kept and frozen with the weights. `init` leaves them at 0 and 1;
+  `with_statistics` puts in what `latent_statistics` has measured.
+
+  Args:
+    generator: any; its weights are used as they are.
+
+  Returns:
+    `encode` is `(z - mean) / std`, `decode` takes that back, and `loss` is
+    that of the generator inside.
+  """
+
+  def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
+    params, inner = generator.init(rng, x)
+    z = jax.eval_shape(generator.encode, params, inner, x)
+    latent = {
+      "mean": jnp.zeros(z.shape[1:], z.dtype),
+      "std": jnp.ones(z.shape[1:], z.dtype),
+    }
+    return params, {"generator": inner, "latent": latent}
+
+  def encode(params: Params, model_state: ModelState, x: Array) -> Array:
+    latent = model_state["latent"]
+    z = generator.encode(params, model_state["generator"], x)
+    return (z - latent["mean"][None]) / latent["std"][None]
+
+  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
+    latent = model_state["latent"]
+    z = z * latent["std"][None] + latent["mean"][None]
+    return generator.decode(params, model_state["generator"], z)
+
+  def loss(
+    params: Params, model_state: ModelState, x: Array, *, rng: Array
+  ) -> tuple[Array, Mapping[str, Array], ModelState]:
+    inner = model_state["generator"]
+    value, terms, inner = generator.loss(params, inner, x, rng=rng)
+    return value, terms, {**model_state, "generator": inner}
+
+  return Generator(init=init, encode=encode, decode=decode, loss=loss)
+
+
+def chunked(generator: Generator, size: int) -> Generator:
+  """A generator that decodes a batch in turns of `size` examples.
+
+  Memory is that of one turn, for the gradient too, which decodes each turn
+  anew. The last turn is filled up with copies of the last example.
+
+  Args:
+    generator: any that treats examples one by one.
+    size: examples per turn, >= 1.
+
+  Raises:
+    ValueError: `size` is not positive.
+  """
+  checks.positive(size=size)
+
+  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
+    if z.shape[0] <= size:
+      return generator.decode(params, model_state, z)
+    turns = -(-z.shape[0] // size)
+    fill = [(0, turns * size - z.shape[0])] + [(0, 0)] * (z.ndim - 1)
+    stacked = jnp.pad(z, fill, mode="edge").reshape(turns, size, *z.shape[1:])
+
+    @jax.checkpoint
+    def turn(z: Array) -> Array:
+      return generator.decode(params, model_state, z)
+
+    x = jax.lax.map(turn, stacked)
+    return x.reshape(turns * size, *x.shape[2:])[: z.shape[0]]
+
+  return generator._replace(decode=decode)
