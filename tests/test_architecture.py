@@ -34,6 +34,7 @@ ROWS = (
   ("export", "pairing"),
   ("weights",),  # floor 5
   ("config",),
+  ("presets",),
   ("build", "fit"),
   ("teach", "scoring"),
   ("answers",),

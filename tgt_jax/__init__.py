@@ -46,6 +46,7 @@ __all__ = [
   "pairing",
   "weights",
   "config",
+  "presets",
   "build",
   "fit",
   "teach",

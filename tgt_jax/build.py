@@ -21,9 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import data, losses, models, registry, teachers, training
+from tgt_jax import (
+  data,
+  generators,
+  losses,
+  models,
+  registry,
+  teachers,
+  training,
+)
 from tgt_jax.exploration import from_spec
-from tgt_jax.generators import GENERATORS
 from tgt_jax.methods import (
   METHODS,
   Parts,
@@ -149,11 +156,10 @@ def network(config: Config, spec: Mapping[str, Any]) -> Network:
 
 def generator(config: Config) -> Generator:
   """The teacher's generator."""
-  return registry.build(
-    GENERATORS,
+  return generators.from_spec(
+    generators.GENERATORS,
     config["generator"],
-    family="generator",
-    image_shape=tuple(config["image_shape"]),
+    image_shape=config["image_shape"],
   )
 
 

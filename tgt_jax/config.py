@@ -69,7 +69,9 @@ def default() -> ml_collections.ConfigDict:
 
   # Teacher ------------------------------------------------------------------
   config.teacher_dir = ""  # Re-use this folder; "": workdir/teacher.
-  config.generator = {"name": "vae"}  # GENERATORS
+  # GENERATORS; "chunk" decodes so many examples at a time, "whitened" gives
+  # the latent the unit of its spread over the data.
+  config.generator = {"name": "vae"}
   # Converted public weights to begin with (python -m tgt_jax.weights convert),
   # for generator, labeler and student; "": random. With `steps` 0 the part is
   # used as they are.

@@ -13,9 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import build, data, distributed, fit, trees, weights
+from tgt_jax import (
+  build,
+  data,
+  distributed,
+  fit,
+  generators,
+  trees,
+  weights,
+)
 from tgt_jax.teachers import Frozen
 from tgt_jax.types import Method
+
+# Images over which the spread of a latent is measured.
+_MEASURED = 5000
 
 
 class Prepared(NamedTuple):
@@ -78,9 +89,33 @@ def starting_arrays(
   """
   if not path:
     return None
-  template = {"params": shapes[0], "model_state": shapes[1]}
+  params, state = shapes
+  inside = state["generator"] if spec.get("whitened") else state
+  template = {"params": params, "model_state": inside}
   found = weights.start_from(path, template, spec)
-  return Frozen(found["params"], found["model_state"])
+  state = found["model_state"]
+  if spec.get("whitened"):  # The file knows nothing of the moments.
+    moments = dict.fromkeys(("mean", "std"))
+    state = {"generator": state, "latent": moments}
+  return Frozen(found["params"], state)
+
+
+def _measure(
+  config: build.Config, source: data.Source, arrays: tuple[Any, Any]
+) -> Any:
+  """The state of a whitened generator with the moments of its latents."""
+  params, state = arrays
+  size = config["evaluation_batch_size"]
+  rows = np.unique(np.linspace(0, len(source) - 1, _MEASURED).astype(np.int64))
+  encode = jax.jit(build.generator(config).encode)
+  statistics = generators.latent_statistics(
+    lambda x: encode(params, state, x),
+    (
+      source.fetch(rows[i : i + size])["image"]
+      for i in range(0, len(rows), size)
+    ),
+  )
+  return generators.with_statistics(state, statistics)
 
 
 def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
@@ -214,10 +249,13 @@ def _train(
     lambda a: np.asarray(a[0]), tree[part.participant]
   )
   arrays = runtime.gather((state.params, state.model_state))
+  params, model_state = first(arrays[0]), first(arrays[1])
+  if part.model.get("whitened"):
+    model_state = _measure(config, source, (params, model_state))
   if distributed.is_main_process():
     trees.save_tree(
       folder / f"{part.name}.safetensors",
-      {"params": first(arrays[0]), "state": first(arrays[1])},
+      {"params": params, "state": model_state},
       {"fingerprint": part.fingerprint},
     )
     shutil.rmtree(job.directory, ignore_errors=True)

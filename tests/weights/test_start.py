@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tgt_jax import build, export, models, train, trees, weights
+from tgt_jax import build, experiment, export, models, train, trees, weights
 
 SPEC = {"name": "mlp", "widths": (8,), "mean": 0.25, "std": 0.5}
 
@@ -74,6 +74,7 @@ def test_a_run_begins_with_weights(tmp_path):
   path = str(write(tmp_path / "w.safetensors", tree))
   config = build.plain(tiny.get_config("2"))
   config["generator_training"]["steps"] = 0
+  config["generator"] = {**config["generator"], "whitened": True}
   config["labeler"], config["labeler_weights"] = SPEC, path
   config["labeler_training"]["steps"] = 0
   config["student"], config["student_weights"] = SPEC, path
@@ -83,6 +84,16 @@ def test_a_run_begins_with_weights(tmp_path):
   train.run(config, tmp_path / "run")
   labeler, _ = trees.load_tree(tmp_path / "run/teacher/labeler-0.safetensors")
   jax.tree.map(np.testing.assert_array_equal, labeler["params"], tree["params"])
+  # Its latents have the unit of their spread over the generator's images.
+  generator, _ = trees.load_tree(tmp_path / "run/teacher/generator.safetensors")
+  full = experiment.load_sets(config).full
+  z = build.generator(config).encode(
+    generator["params"],
+    {"generator": {}, **generator["state"]},
+    full.fetch(np.arange(len(full)))["image"],
+  )
+  np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
+  np.testing.assert_allclose(z.std(0), 1, atol=1e-4)
   for seed in (0, 1):
     student = export.load_student(
       tmp_path / "run" / "arms" / "gradient" / f"seed{seed}"

@@ -30,7 +30,12 @@ from tgt_jax.generators.statistics import LatentStatistics, latent_statistics
 from tgt_jax.generators.taesd import taesd
 from tgt_jax.generators.vae import conv_vae, vae
 from tgt_jax.generators.vq_vae import conv_vq_vae, vq_vae
-from tgt_jax.generators.wrappers import chunked, whitened, with_statistics
+from tgt_jax.generators.wrappers import (
+  chunked,
+  from_spec,
+  whitened,
+  with_statistics,
+)
 
 GENERATORS = {
   "vae": vae,
@@ -53,6 +58,7 @@ __all__ = [
   "code_counts",
   "conv_vae",
   "conv_vq_vae",
+  "from_spec",
   "gaussian_kl",
   "gaussian_nll",
   "init_codebook",

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import checks
+from tgt_jax import checks, registry
 from tgt_jax.generators.statistics import LatentStatistics
 from tgt_jax.types import Array, Generator, ModelState, Params
 
@@ -110,3 +111,29 @@ def chunked(generator: Generator, size: int) -> Generator:
     return x.reshape(turns * size, *x.shape[2:])[: z.shape[0]]
 
   return generator._replace(decode=decode)
+
+
+def from_spec(
+  table: Mapping[str, Any],
+  spec: Mapping[str, Any],
+  *,
+  image_shape: Sequence[int],
+) -> Generator:
+  """Returns the generator of a spec.
+
+  Args:
+    table: names to factories.
+    spec: `{"name": ..., **arguments}`; "chunk" (examples per turn, see
+      `chunked`) and "whitened" (see `whitened`) are understood for each.
+    image_shape: (H, W, C).
+
+  Raises:
+    ValueError: no or unknown name, or a key that the factory does not take.
+  """
+  spec = dict(spec)
+  chunk, white = spec.pop("chunk", 0), spec.pop("whitened", False)
+  made: Generator = registry.build(
+    table, spec, family="generator", image_shape=tuple(image_shape)
+  )
+  made = chunked(made, chunk) if chunk else made
+  return whitened(made) if white else made

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the image experiments of the paper share.
+
+BigBiGAN explores, EfficientNet-B3 labels, MobileNetV3-Large 0.75 (or ResNet-50)
+learns (arXiv:2208.06825, section 4). The paper's optimiser, learning rates,
+weights and exploration strengths are not published where we could read them:
+those here are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tgt_jax import config as config_lib
+
+# Models and their input sides; the means are those of the public weights.
+_STUDENTS: dict[str, dict[str, Any]] = {
+  "mobilenet_v3": {
+    "name": "mobilenet_v3_large",
+    "width": 0.75,
+    "input_size": 224,
+    "dtype": "bfloat16",
+  },
+  "resnet50": {"name": "resnet50", "input_size": 224, "dtype": "bfloat16"},
+}
+_SMOKE_SIZE = 32
+
+
+def options(arg: str, known: Sequence[str]) -> set[str]:
+  """Splits the argument of a config, `"resnet50,smoke"`.
+
+  Raises:
+    ValueError: an option that is not known.
+  """
+  chosen = {word for word in arg.split(",") if word}
+  if unknown := chosen - set(known):
+    raise ValueError(
+      f"unknown argument {', '.join(sorted(unknown))}; expected some of"
+      f" {', '.join(known)}, joined by commas"
+    )
+  return chosen
+
+
+def paper_images(
+  config: Any,
+  *,
+  data: dict[str, Any],
+  num_classes: int,
+  train_size: int,
+  epochs: int,
+  student: str = "mobilenet_v3",
+) -> None:
+  """Fills a config with the paper's networks and the arms of its tables.
+
+  Args:
+    config: from `config.default()`.
+    data: spec of the data set, without the size of its images.
+    num_classes: number of classes K.
+    train_size: labelled images.
+    epochs: passes over them.
+    student: "mobilenet_v3" or "resnet50".
+  """
+  batch_size = 256
+  config.image_shape = (256, 256, 3)
+  config.num_classes = num_classes
+  with config.unlocked():
+    config.data = {**data, "image_size": 256}
+    config.generator = {"name": "bigbigan", "dtype": "bfloat16", "chunk": 64}
+    config.labeler = {
+      "name": "efficientnet_b3",
+      "input_size": 300,
+      "dtype": "bfloat16",
+    }
+    config.student = dict(_STUDENTS[student])
+    config.arms = config_lib.arms(paper_arms())
+  config.augment = (
+    {"name": "random_resized_crop"},
+    {"name": "horizontal_flip"},
+  )
+  # Both parts come with public weights; the labeler is fine-tuned on the tail.
+  config.generator_training.steps = 0
+  config.labeler_training.update(
+    source="train",
+    steps=10 * train_size // batch_size,
+    batch_size=batch_size,
+    reconstruction=0.0,
+  )
+  config.labeler_training.label_loss.name = "balanced_softmax"
+  config.label_loss.name = "balanced_softmax"
+  config.training.update(
+    steps=epochs * train_size // batch_size, batch_size=batch_size
+  )
+  config.optimizer.update(
+    learning_rate=2e-3, warmup_steps=500, clip_norm=1.0, weight_decay=1e-4
+  )
+  config.groups.update(many_above=100, few_below=20)
+  config.cadence.update(log=100, evaluate=2500, checkpoint=2500)
+  config.main_arm = "tgt_gradient"
+
+
+def paper_arms() -> dict[str, Any]:
+  """The rows of the paper's tables, and balanced softmax beside them."""
+  # The start points are left as they are, so that Enc(x) is cached.
+  tgt = {
+    "method": {"name": "tgt"},
+    "starts": {
+      "source": "train",
+      "sampler": "class_balanced",
+      "augment": False,
+    },
+  }
+  # z ~ N(0, I) in 120 dimensions: a length of 0.3 sqrt(120).
+  length = 3.3
+  return {
+    "one_hot": {
+      "method": {"name": "supervised"},
+      "label_loss": {"name": "cross_entropy"},
+    },
+    "balanced_softmax": {"method": {"name": "supervised"}},
+    "distillation": {"method": {"name": "kd"}},
+    "tgt_random": {**tgt, "exploration": {"name": "random", "sigma": 0.3}},
+    "tgt_gradient": {
+      **tgt,
+      "exploration": {
+        "name": "gradient_ascent",
+        "step_size": length / 4,
+        "start_sigma": 0.3,
+        "radius": length,
+      },
+    },
+  }
+
+
+def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
+  """Shrinks an image experiment to two real steps on a CPU.
+
+  Networks keep their kinds and lose width, depth and resolution; weights are
+  random; images are windows of two photographs.
+
+  Args:
+    config: filled in.
+    arms: which to keep.
+  """
+  config.title += " (smoke)"
+  config.num_classes = 4
+  config.image_shape = (_SMOKE_SIZE, _SMOKE_SIZE, 3)
+  kept = {name: config.arms[name].to_dict() for name in arms}
+  small = {"input_size": _SMOKE_SIZE, "dtype": "float32"}
+  with config.unlocked():
+    config.data = {"name": "photographs", "image_size": _SMOKE_SIZE}
+    if config.generator.name == "bigbigan":
+      config.generator = {
+        "name": "bigbigan",
+        "ch": 8,
+        "encoder_size": _SMOKE_SIZE,
+        "encoder_blocks": (1, 1, 1, 1),
+        "head_width": 32,
+      }
+    if config.labeler.name == "efficientnet_b3":
+      config.labeler = {"name": "efficientnet_b0", **small}
+    config.student = {**config.student.to_dict(), **small}
+    config.arms = config_lib.arms(kept)
+  config.long_tail.profile = ""
+  config.main_arm = arms[-1]
+  config.reference_arms = ()
+  config.generator_training.update(
+    steps=min(2, config.generator_training.steps), batch_size=4
+  )
+  config.labeler_training.update(steps=0, batch_size=4)
+  config.training.update(steps=2, batch_size=4)
+  config.optimizer.warmup_steps = 0
+  config.groups.update(many_above=8, few_below=3)
+  config.cadence.update(log=1, evaluate=2, checkpoint=2)
+  config.evaluation_batch_size = 8
+  config.gallery_examples = 2
