@@ -175,6 +175,20 @@ def generate(
   return np.tanh(convolve(np.maximum(x, 0), weight, bias))
 
 
+def _to_hwc(rows: np.ndarray) -> np.ndarray:
+  """Rows of a linear layer that writes a 4x4 map, channels last."""
+  channels = len(rows) // 16
+  unfolded = rows.reshape(channels, 4, 4, -1).transpose(1, 2, 0, 3)
+  return unfolded.reshape(len(rows), -1)
+
+
+def _swap(rows: np.ndarray) -> np.ndarray:
+  """The latent in front of the class; a vector [C, 1] is left alone."""
+  if rows.shape[1] == 1:
+    return rows
+  return np.concatenate([rows[:, CLASS:], rows[:, :CLASS]], axis=1)
+
+
 def tensorflow_arrays(
   arrays: dict[str, np.ndarray], *, count: float = 1.0
 ) -> dict[str, np.ndarray]:
@@ -184,10 +198,6 @@ def tensorflow_arrays(
   networks' variables stand beside them.
   """
   root, found = "GenEncWrapper/Generator", {}
-  ch16 = arrays["linear.bias"].size // 16
-  to_hwc = lambda a: (
-    a.reshape(ch16, 4, 4, -1).transpose(1, 2, 0, 3).reshape(16 * ch16, -1)
-  )
 
   def put(name: str, value: np.ndarray, *, averaged: bool = True) -> None:
     found[f"{root}/{name}"] = value
@@ -214,10 +224,7 @@ def tensorflow_arrays(
     put(f"{theirs}/accumulation_counter", np.asarray(count), averaged=False)
 
   put("linear/w", arrays["shared.weight"][:1])
-  layer("GenZ/G_linear", "linear", to_hwc)
-  swap = lambda a: (
-    np.concatenate([a[:, CLASS:], a[:, :CLASS]], 1) if a.shape[1] > 1 else a
-  )
+  layer("GenZ/G_linear", "linear", _to_hwc)
   for i in range(5):
     block = "GBlock" + (f"_{i}" if i else "")
     for theirs, name in (
@@ -229,8 +236,8 @@ def tensorflow_arrays(
     for theirs, name in (("BatchNorm", "bn1"), ("BatchNorm_1", "bn2")):
       theirs, name = f"{block}/{theirs}", f"blocks.{i}.0.{name}"
       statistics(theirs, name)
-      layer(f"{theirs}/scale", f"{name}.gain", swap)
-      layer(f"{theirs}/offset", f"{name}.bias", swap)
+      layer(f"{theirs}/scale", f"{name}.gain", _swap)
+      layer(f"{theirs}/offset", f"{name}.bias", _swap)
   for theirs in ("theta", "phi", "g", "o"):
     name = "o_conv" if theirs == "o" else theirs
     layer(f"attention/{name}", f"blocks.3.1.{theirs}")
