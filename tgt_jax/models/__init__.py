@@ -9,9 +9,33 @@ each network normalises them itself.
 from __future__ import annotations
 
 from tgt_jax.models.cnn import cnn
+from tgt_jax.models.efficientnet import (
+  efficientnet,
+  efficientnet_b0,
+  efficientnet_b1,
+  efficientnet_b2,
+  efficientnet_b3,
+  efficientnet_lite0,
+)
 from tgt_jax.models.mlp import mlp
+from tgt_jax.models.mobilenet_v3 import mobilenet_v3_large
 from tgt_jax.models.network import as_network, has_convolution, parameter_count
 from tgt_jax.models.resnet import resnet, resnet20, resnet32
+from tgt_jax.models.resnet_imagenet import (
+  resnet10,
+  resnet18,
+  resnet50,
+  resnet101,
+  resnet152,
+  resnet_imagenet,
+  resnext50,
+)
+from tgt_jax.models.resnet_v2 import (
+  ResNetV2Trunk,
+  bit_resnet50,
+  resnet50_v2,
+  resnet_v2,
+)
 
 MODELS = {
   "mlp": mlp,
@@ -19,16 +43,51 @@ MODELS = {
   "resnet": resnet,
   "resnet20": resnet20,
   "resnet32": resnet32,
+  "resnet_imagenet": resnet_imagenet,
+  "resnet10": resnet10,
+  "resnet18": resnet18,
+  "resnet50": resnet50,
+  "resnet101": resnet101,
+  "resnet152": resnet152,
+  "resnext50": resnext50,
+  "resnet_v2": resnet_v2,
+  "resnet50_v2": resnet50_v2,
+  "bit_resnet50": bit_resnet50,
+  "mobilenet_v3_large": mobilenet_v3_large,
+  "efficientnet": efficientnet,
+  "efficientnet_b0": efficientnet_b0,
+  "efficientnet_b1": efficientnet_b1,
+  "efficientnet_b2": efficientnet_b2,
+  "efficientnet_b3": efficientnet_b3,
+  "efficientnet_lite0": efficientnet_lite0,
 }
 
 __all__ = [
   "MODELS",
+  "ResNetV2Trunk",
   "as_network",
+  "bit_resnet50",
   "cnn",
+  "efficientnet",
+  "efficientnet_b0",
+  "efficientnet_b1",
+  "efficientnet_b2",
+  "efficientnet_b3",
+  "efficientnet_lite0",
   "has_convolution",
   "mlp",
+  "mobilenet_v3_large",
   "parameter_count",
   "resnet",
+  "resnet10",
+  "resnet101",
+  "resnet152",
+  "resnet18",
   "resnet20",
   "resnet32",
+  "resnet50",
+  "resnet50_v2",
+  "resnet_imagenet",
+  "resnet_v2",
+  "resnext50",
 ]

@@ -27,6 +27,7 @@ DTYPES = ("bfloat16", "float32", "float64")
 
 # Variance 2 / fan_in keeps the scale of activations through a ReLU.
 he_normal = nn.initializers.he_normal()
+lecun_normal = nn.initializers.lecun_normal()
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -241,7 +242,14 @@ def conv3x3(
 
 
 def batch_norm(
-  x: Array, *, train: bool, momentum: float, dtype: jnp.dtype, name: str
+  x: Array,
+  *,
+  train: bool,
+  momentum: float,
+  dtype: jnp.dtype,
+  name: str,
+  epsilon: float = 1e-5,
+  scale_init: Callable = nn.initializers.ones,
 ) -> Array:
   """Returns batch normalisation of `x` over all but its last axis.
 
@@ -251,8 +259,9 @@ def batch_norm(
   return nn.BatchNorm(
     use_running_average=not train,
     momentum=momentum,
-    epsilon=1e-5,
+    epsilon=epsilon,
     dtype=dtype,
+    scale_init=scale_init,
     name=name,
   )(x)
 
@@ -269,13 +278,18 @@ def dense(
   return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)(x)
 
 
-def head(embedding: Array, num_classes: int) -> Array:
+def head(
+  embedding: Array,
+  num_classes: int,
+  *,
+  kernel_init: Callable = lecun_normal,
+) -> Array:
   """Returns logits [B, K] of an embedding [B, D], in at least float32."""
   embedding = at_least_float32(embedding)
   return dense(
     embedding,
     num_classes,
     dtype=embedding.dtype,
-    kernel_init=nn.initializers.lecun_normal(),
+    kernel_init=kernel_init,
     name="head",
   )

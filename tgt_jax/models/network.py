@@ -22,7 +22,7 @@ def as_network(module: nn.Module) -> Network:
 
   Returns:
     A `Network`. Its `apply` raises `ValueError` where a module with
-    `dropout > 0` trains without `rng`.
+    `dropout > 0` or `drop_connect > 0` trains without `rng`.
   """
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
@@ -38,11 +38,12 @@ def as_network(module: nn.Module) -> Network:
     train: bool = False,
     rng: Array | None = None,
   ) -> tuple[Outputs, ModelState]:
-    if train and rng is None and getattr(module, "dropout", 0.0) > 0:
-      raise ValueError(
-        f"{type(module).__name__} has dropout={module.dropout}: apply(...,"
-        " train=True) needs rng, got None"
-      )
+    for noise in ("dropout", "drop_connect"):
+      if train and rng is None and getattr(module, noise, 0.0) > 0:
+        raise ValueError(
+          f"{type(module).__name__} has {noise}={getattr(module, noise)}:"
+          " apply(..., train=True) needs rng, got None"
+        )
     variables = {"params": params, **model_state}
     if not train:
       outputs: Any = module.apply(variables, x, train=False)
