@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of rules, one file per family of networks."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
