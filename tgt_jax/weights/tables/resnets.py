@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tgt_jax.weights import torch_layers
+from tgt_jax.weights.cards import Preprocessing
+from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.rules import Rule
 
 TIMM_RESNET = [
@@ -99,51 +101,63 @@ def prepare_bit(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return renamed
 
 
-_IMAGENET = {
-  "mean": (0.485, 0.456, 0.406),
-  "std": (0.229, 0.224, 0.225),
-  "size": (224, 224),
-  "crop": 0.875,
-  "interpolation": "bilinear",
-  "range": (0.0, 1.0),
-}
-_HALF = {**_IMAGENET, "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop": 1.0}
+_IMAGENET = Preprocessing(
+  mean=(0.485, 0.456, 0.406),
+  std=(0.229, 0.224, 0.225),
+  size=224,
+  crop=0.875,
+  interpolation="bilinear",
+)
+_HALF = dataclasses.replace(
+  _IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic"
+)
+_TIMM = "Of timm's names, *.tv_in1k is torchvision's and BSD-3-Clause."
+_BIT = (
+  "Big Transfer. Files fine-tuned at 448 pixels want that size, those without"
+  " ImageNet-1k's head num_classes=21843."
+)
 
 
-def _entry(name: str, rules: list[Rule], card: Any, **kwargs: Any) -> Any:
-  prepare = kwargs.pop("prepare", None)
-  return {
-    "family": "models",
-    "spec": {"name": name, "num_classes": 1000, **kwargs},
-    "image_shape": (224, 224, 3),
-    "rules": rules,
-    "prepare": prepare,
-    "card": card,
-  }
+def _entry(
+  name: str,
+  rules: Sequence[Rule],
+  preprocessing: Preprocessing,
+  notes: str,
+  prepare: Callable | None = None,
+  **arguments: float,
+) -> Converter:
+  return Converter(
+    family="models",
+    model={"name": name, "num_classes": 1000, **arguments},
+    image_shape=(224, 224, 3),
+    rules=rules,
+    licence="Apache-2.0",
+    preprocessing=preprocessing,
+    prepare=prepare,
+    notes=notes,
+  )
 
-
-_TIMM_LICENCE = {
-  "licence": "Apache-2.0",
-  "notes": "torchvision's own weights, *.tv_in1k, are BSD-3-Clause",
-}
-_BIT_LICENCE = {"licence": "Apache-2.0", "notes": "Big Transfer, Google"}
 
 CONVERTERS = {
   **{
-    f"timm_{name}": _entry(name, TIMM_RESNET, {**_IMAGENET, **_TIMM_LICENCE})
-    for name in ("resnet18", "resnet50", "resnet101", "resnet152", "resnext50")
+    f"timm_{source}": _entry(name, TIMM_RESNET, _IMAGENET, _TIMM)
+    for source, name in (
+      ("resnet18", "resnet18"),
+      ("resnet50", "resnet50"),
+      ("resnet101", "resnet101"),
+      ("resnet152", "resnet152"),
+      ("resnext50_32x4d", "resnext50"),
+    )
   },
   "timm_resnetv2_50": _entry(
-    "resnet50_v2", TIMM_RESNET_V2, {**_IMAGENET, **_TIMM_LICENCE}
-  ),
-  # Weights are standardised with another epsilon in timm.
-  "timm_resnetv2_50x1_bit": _entry(
-    "bit_resnet50",
+    "resnet50_v2",
     TIMM_RESNET_V2,
-    {**_HALF, **_BIT_LICENCE},
-    standardize_eps=1e-8,
+    dataclasses.replace(_IMAGENET, crop=0.95, interpolation="bicubic"),
+    "",
   ),
-  "bit_r50x1": _entry(
-    "bit_resnet50", BIT_NPZ, {**_HALF, **_BIT_LICENCE}, prepare=prepare_bit
+  # timm standardises kernels with another epsilon.
+  "timm_resnetv2_50x1_bit": _entry(
+    "bit_resnet50", TIMM_RESNET_V2, _HALF, _BIT, standardize_eps=1e-8
   ),
+  "bit_r50x1": _entry("bit_resnet50", BIT_NPZ, _HALF, _BIT, prepare_bit),
 }
