@@ -31,7 +31,8 @@ ROWS = (
   ("training",),  # floor 4
   ("files", "progress", "tables", "distributed"),
   ("checkpoint", "data", "pictures", "results", "trees", "writers"),
-  ("export", "pairing"),  # floor 5
+  ("export", "pairing"),
+  ("weights",),  # floor 5
   ("config",),
   ("build", "fit"),
   ("teach", "scoring"),

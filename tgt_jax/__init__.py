@@ -44,6 +44,7 @@ __all__ = [
   "writers",
   "export",
   "pairing",
+  "weights",
   "config",
   "build",
   "fit",

@@ -10,13 +10,38 @@
 
 from __future__ import annotations
 
+from tgt_jax.weights.cards import (
+  Preprocessing,
+  WeightsCard,
+  load_converted,
+  save_converted,
+)
+from tgt_jax.weights.converters import (
+  CONVERTERS,
+  Converter,
+  convert_file,
+  export_file,
+  load_model,
+)
+from tgt_jax.weights.readers import read_arrays, sha256_of
 from tgt_jax.weights.rules import Rule, convert, export
 from tgt_jax.weights.transforms import TRANSFORMS, Transform
 
 __all__ = [
+  "CONVERTERS",
+  "Converter",
+  "Preprocessing",
   "Rule",
   "TRANSFORMS",
   "Transform",
+  "WeightsCard",
   "convert",
+  "convert_file",
   "export",
+  "export_file",
+  "load_converted",
+  "load_model",
+  "read_arrays",
+  "save_converted",
+  "sha256_of",
 ]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a public file to a model of ours: what belongs together.
+
+A `Converter` names a model with its arguments, the rules of its public file
+and what is known about these weights. `CONVERTERS` is the table of them.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tgt_jax import export as students, generators, models, registry, trees
+from tgt_jax.types import Generator, ModelState, Network, Params
+from tgt_jax.weights import readers, rules
+from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
+from tgt_jax.weights.rules import Rule
+
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+  "models": models.MODELS,
+  "generators": generators.GENERATORS,
+}
+
+
+class Converter(NamedTuple):
+  """A model of ours and a public file that fits it.
+
+  Attributes:
+    family: "models" or "generators".
+    model: `{"name": ..., **arguments}`, a key of the family's table.
+    image_shape: [H, W, C] of an input, from which the shapes are taken.
+    rules: names in the file and ours.
+    licence: of the weights, an SPDX name where there is one.
+    preprocessing: of the images they were trained on. Its `mean` and `std`
+      are given to a network, which normalises for itself.
+    prepare: what is done to the file's arrays before the rules, such as
+      folding a spectral norm into its kernel; with it there is no export.
+    notes: what else a user should know.
+  """
+
+  family: str
+  model: Mapping[str, Any]
+  image_shape: tuple[int, int, int]
+  rules: Sequence[Rule]
+  licence: str
+  preprocessing: Preprocessing
+  prepare: (
+    Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None
+  ) = None
+  notes: str = ""
+
+
+CONVERTERS: dict[str, Converter] = {}
+
+
+class Loaded(NamedTuple):
+  """A model with its converted weights."""
+
+  model: Network | Generator
+  params: Params
+  model_state: ModelState
+  card: WeightsCard
+
+
+def find(name: str) -> Converter:
+  """Returns a converter by name.
+
+  Raises:
+    ValueError: unknown; lists the choices and the nearest one.
+  """
+  found: Any = registry.resolve(CONVERTERS, name, family="converter")
+  return found
+
+
+def build_model(
+  family: str,
+  spec: Mapping[str, Any],
+  preprocessing: Preprocessing,
+  **overrides: Any,
+) -> Network | Generator:
+  """Returns the model of a spec, a network with its mean and std.
+
+  Args:
+    family: a key of `FAMILIES`.
+    spec: `{"name": ..., **arguments}`.
+    preprocessing: whose mean and std a network takes.
+    **overrides: replace arguments, `dtype` for example.
+
+  Raises:
+    ValueError: unknown family, model or argument.
+  """
+  table: Any = registry.resolve(FAMILIES, family, family="family")
+  if family == "models":
+    overrides = {
+      "mean": preprocessing.mean,
+      "std": preprocessing.std,
+      **overrides,
+    }
+  return registry.build(table, {**spec, **overrides}, family=family)
+
+
+def convert_file(
+  path: str | pathlib.Path, name: str, arguments: Mapping[str, Any]
+) -> tuple[Any, WeightsCard]:
+  """Returns the tree and the card of a public weight file.
+
+  Args:
+    path: see `readers`.
+    name: a key of `CONVERTERS`.
+    arguments: of the model, replacing the converter's.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: unknown converter or argument, a damaged file, or one of
+      another model.
+  """
+  converter = find(name)
+  spec = {**converter.model, **arguments}
+  model = build_model(converter.family, spec, converter.preprocessing)
+  template = _template(model, converter.image_shape)
+  arrays: Mapping[str, np.ndarray] = readers.read_arrays(path)
+  if converter.prepare is not None:
+    arrays = converter.prepare(arrays)
+  tree = rules.convert(arrays, converter.rules, template, what=str(path))
+  card = WeightsCard(
+    name=name,
+    family=converter.family,
+    model=spec,
+    image_shape=converter.image_shape,
+    source=pathlib.Path(path).name,
+    sha256=readers.sha256_of(path),
+    licence=converter.licence,
+    preprocessing=converter.preprocessing,
+    notes=converter.notes,
+  )
+  return tree, card
+
+
+def _template(
+  model: Any, image_shape: Sequence[int]
+) -> dict[str, Params | ModelState]:
+  params, model_state = students.expected_trees(model, image_shape)
+  return {"params": params, "model_state": model_state}
+
+
+def load_model(path: str | pathlib.Path, **overrides: Any) -> Loaded:
+  """Returns a model with the weights of a converted file.
+
+  Args:
+    path: written by `cards.save_converted`.
+    **overrides: arguments of the model that leave its arrays alone, such as
+      `dtype`.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: damaged, or its arrays are not those of its model.
+  """
+  tree, card = load_converted(path)
+  model = build_model(card.family, card.model, card.preprocessing, **overrides)
+  template = _template(model, card.image_shape)
+  tree = trees.check_tree(tree, template, what=str(path))
+  return Loaded(model, tree["params"], tree["model_state"], card)
+
+
+def export_file(path: str | pathlib.Path, name: str) -> dict[str, np.ndarray]:
+  """Returns arrays of ours by the names of the public file.
+
+  Args:
+    path: a converted file, or the folder of an exported student.
+    name: a key of `CONVERTERS`, of the same model.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another model, or a converter without an inverse.
+  """
+  converter = find(name)
+  if converter.prepare is not None:
+    raise ValueError(
+      f"converter {name!r} changes the public file's arrays before it renames"
+      " them, so there is no export; choose another name"
+    )
+  if pathlib.Path(path).is_dir():
+    _, params, model_state, student = students.load_student(path)
+    tree = {"params": params, "model_state": model_state}
+    family, model = "models", student["model"]["name"]
+  else:
+    tree, card = load_converted(path)
+    family, model = card.family, card.model["name"]
+  wanted = converter.family, converter.model["name"]
+  if (family, model) != wanted:
+    raise ValueError(
+      f"{path}: expected {'/'.join(wanted)} for {name!r}, got {family}/{model};"
+      " choose the converter of that model"
+    )
+  return rules.export(tree, converter.rules)
