@@ -85,7 +85,7 @@ def card_from_json(text: str, *, name: str = "card") -> WeightsCard:
     preprocessing = Preprocessing(**_tuples(content["preprocessing"]))
     fields = _tuples(content) | {"preprocessing": preprocessing}
     return WeightsCard(**fields | {"model": content["model"]})
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     keys = ", ".join(field.name for field in dataclasses.fields(WeightsCard))
     raise bad_file(
       name,
