@@ -87,9 +87,9 @@ def _thin_mobilenet() -> Any:
 
 def _lite0() -> Any:
   package = pytest.importorskip("efficientnet_lite_pytorch")
-  # Fixed padding for the image size: TensorFlow's for 64x75 only if told.
+  # Else it pads as is right for images of 224 pixels alone.
   return package.EfficientNet.from_name(
-    "efficientnet-lite0", num_classes=CLASSES, image_size=list(SHAPE[1:3])
+    "efficientnet-lite0", num_classes=CLASSES, image_size=None
   )
 
 

@@ -250,7 +250,10 @@ def _placed_products(
   window = kernel.shape[0]
   last = window - 1
   full = sum(
-    jnp.pad(x * kernel[i, j], ((0, 0), (last - i, i), (last - j, j), (0, 0)))
+    jnp.pad(
+      x * kernel[i, j].reshape(1, 1, 1, -1),
+      ((0, 0), (last - i, i), (last - j, j), (0, 0)),
+    )
     for i in range(window)
     for j in range(window)
   )
