@@ -37,7 +37,7 @@ COUNTS = {
   ("bit_resnet50",): 25_549_352,
   ("bit_resnet50", ("num_classes", 21843)): 68_256_659,
   ("mobilenet_v3_large",): 5_483_032,
-  ("mobilenet_v3_large", ("width", 0.75)): 3_994_448,
+  ("mobilenet_v3_large", ("width", 0.75)): 3_993_528,
   ("efficientnet_b0",): 5_288_548,
   ("efficientnet_b1",): 7_794_184,
   ("efficientnet_b2",): 9_109_994,
@@ -108,27 +108,32 @@ def test_remat_recomputes_every_block(name: str) -> None:
   assert blocks_of(True) == sum("_block_" in key for key in params) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10", "mobilenet_v3_large"])
 def test_remat_changes_no_number(name: str) -> None:
-  x = _images()
-  params, state = random_weights(_build(name).init, x)
+  """Nor the statistics; in float64, as one pixel is left to normalise."""
+  with jax.enable_x64(True):
+    x = _images(8)
+    params, state = random_weights(_build(name).init, x)
 
-  def run(remat: bool):
-    network = _build(name, remat=remat)
+    def run(remat: bool):
+      network = _build(name, remat=remat, dtype="float64")
 
-    def loss(params):
-      outputs, new_state = network.apply(params, state, x, train=True)
-      return jnp.sin(outputs.logits).sum(), new_state
+      def loss(params):
+        outputs, new_state = network.apply(params, state, x, train=True)
+        return jnp.sin(outputs.logits).sum(), new_state
 
-    return jax.jit(jax.grad(loss, has_aux=True))(params)
+      return jax.jit(jax.grad(loss, has_aux=True))(params)
 
-  for got, want in zip(
-    jax.tree.leaves(run(True)), jax.tree.leaves(run(False)), strict=True
-  ):
+    pairs = zip(
+      jax.tree.leaves(run(True)), jax.tree.leaves(run(False)), strict=True
+    )
+  for got, want in pairs:
     scale = float(np.abs(want).max())
-    np.testing.assert_allclose(got, want, atol=1e-3 * scale + 1e-6)
+    np.testing.assert_allclose(got, want, atol=1e-8 * scale + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_forward_and_reverse_mode_agree(name: str) -> None:
   with jax.enable_x64(True):
@@ -141,8 +146,10 @@ def test_forward_and_reverse_mode_agree(name: str) -> None:
 
     tangent = jax.jit(lambda x: jax.jvp(loss, (x,), (move,))[1])(x)
     gradient = jax.jit(jax.grad(loss))(x)
-  assert np.abs(gradient).max() > 0.0
-  np.testing.assert_allclose(tangent, (gradient * move).sum(), rtol=1e-9)
+  want = np.vdot(np.asarray(gradient), np.asarray(move))
+  scale = np.abs(np.asarray(gradient)).sum()
+  assert scale > 0.0
+  np.testing.assert_allclose(tangent, want, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("name", THIN)
