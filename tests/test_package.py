@@ -104,7 +104,7 @@ def test_every_import_is_declared(setup_cfg) -> None:
     "sklearn": "scikit-learn",
   }
   declared = set(_requirements(setup_cfg["options"]["install_requires"]))
-  for extra in ("tensorboard", "wandb", "text", "prepare"):
+  for extra in ("oracle", "tensorboard", "wandb", "text", "prepare"):
     lines = setup_cfg["options.extras_require"][extra]
     declared |= set(_requirements(lines))
   for path in sorted((ROOT / "tgt_jax").rglob("*.py")):

@@ -16,9 +16,9 @@ from tgt_jax.weights.cards import (
   load_converted,
   save_converted,
 )
+from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.converters import (
   CONVERTERS,
-  Converter,
   convert_file,
   export_file,
   load_model,

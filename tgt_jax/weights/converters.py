@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a public file to a model of ours: what belongs together.
 
-A `Converter` names a model with its arguments, the rules of its public file
-and what is known about these weights. `CONVERTERS` is the table of them.
+`CONVERTERS` is the table of the public weights that are known by name.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,40 +16,12 @@ from tgt_jax import export as students, generators, models, registry, trees
 from tgt_jax.types import Generator, ModelState, Network, Params
 from tgt_jax.weights import readers, rules
 from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
-from tgt_jax.weights.rules import Rule
+from tgt_jax.weights.converter import Converter
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
   "models": models.MODELS,
   "generators": generators.GENERATORS,
 }
-
-
-class Converter(NamedTuple):
-  """A model of ours and a public file that fits it.
-
-  Attributes:
-    family: "models" or "generators".
-    model: `{"name": ..., **arguments}`, a key of the family's table.
-    image_shape: [H, W, C] of an input, from which the shapes are taken.
-    rules: names in the file and ours.
-    licence: of the weights, an SPDX name where there is one.
-    preprocessing: of the images they were trained on. Its `mean` and `std`
-      are given to a network, which normalises for itself.
-    prepare: what is done to the file's arrays before the rules, such as
-      folding a spectral norm into its kernel; with it there is no export.
-    notes: what else a user should know.
-  """
-
-  family: str
-  model: Mapping[str, Any]
-  image_shape: tuple[int, int, int]
-  rules: Sequence[Rule]
-  licence: str
-  preprocessing: Preprocessing
-  prepare: (
-    Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None
-  ) = None
-  notes: str = ""
 
 
 CONVERTERS: dict[str, Converter] = {}
