@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from tgt_jax.weights import torch_layers
 from tgt_jax.weights.cards import (
   Preprocessing,
   WeightsCard,
@@ -44,4 +45,5 @@ __all__ = [
   "read_arrays",
   "save_converted",
   "sha256_of",
+  "torch_layers",
 ]

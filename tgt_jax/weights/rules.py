@@ -221,9 +221,8 @@ def _add_left_over(
       "names in the file that the model has no place for",
       f"{name} {tuple(np.shape(arrays[name]))}",
     )
-  for name in wanted:
-    if name in filled:
-      continue
+  empty = [name for name in wanted if name not in filled]
+  for number, name in enumerate(empty):
     line = f"{name} {tuple(wanted[name].shape)}"
     try:
       source = source_of(rules, name)[1]
@@ -231,7 +230,9 @@ def _add_left_over(
       line += ", which no rule fills"
     else:
       line += f", expected as {source}"
-      near = difflib.get_close_matches(source, strangers, n=1, cutoff=0.7)
+      # Comparing all with all would take long, and the rest is not shown.
+      others = strangers if number < _LISTED else []
+      near = difflib.get_close_matches(source, others, n=1, cutoff=0.7)
       line += f"; the file has {near[0]}" if near else ""
     misfits.add("arrays of the model that the file does not fill", line)
 
