@@ -20,6 +20,29 @@ SMALL = {
   "resnet": {"depth": 8},
   "resnet20": {},
   "resnet32": {},
+  # These have no small form; tests/models/test_imagenet.py has more on them.
+  **{
+    name: {"mean": 0.0, "std": 1.0}
+    for name in (
+      "resnet_imagenet",
+      "resnet10",
+      "resnet18",
+      "resnet50",
+      "resnet101",
+      "resnet152",
+      "resnext50",
+      "resnet_v2",
+      "resnet50_v2",
+      "bit_resnet50",
+      "mobilenet_v3_large",
+      "efficientnet",
+      "efficientnet_b0",
+      "efficientnet_b1",
+      "efficientnet_b2",
+      "efficientnet_b3",
+      "efficientnet_lite0",
+    )
+  },
 }
 CHEAP = ("mlp", "cnn", "resnet")
 

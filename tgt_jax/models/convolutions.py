@@ -212,16 +212,92 @@ def conv(
   )(x)
 
 
-def _shifted_products(
-  x: Array, kernel: Array, strides: Sequence[int], padding: Pairs, **_: Any
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def shifted_products(
+  x: Array, kernel: Array, strides: int, padding: Pairs
 ) -> Array:
-  """A depthwise convolution as a sum of shifted images times one number."""
-  window, stride = kernel.shape[0], strides[0]
+  """A depthwise convolution as a sum of shifted images, each times a number.
+
+  XLA's grouped convolution is slow on a CPU; measured with its gradient at
+  16 images of 32x32x32, 3x3: 26 ms against 270 ms, of 4x4x480, 5x5: 13 ms
+  against 220 ms. Every mode of differentiation passes.
+
+  Args:
+    x: shape [B, H, W, C].
+    kernel: shape [k, k, 1, C].
+    strides: of both axes.
+    padding: pixels before and after the rows, and the columns.
+  """
+  window = kernel.shape[0]
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  shape = _output_size(padded, window, stride)
-  slices = _window_slices(padded, window, stride, shape)
+  shape = _output_size(padded, window, strides)
+  slices = _window_slices(padded, window, strides, shape)
   taps = kernel.reshape(window**2, 1, 1, 1, -1)
-  return sum(piece * tap for piece, tap in zip(slices, taps, strict=True))
+  total = sum(piece * tap for piece, tap in zip(slices, taps, strict=True))
+  # Else XLA computes the products anew in whatever reads them several times.
+  return jax.lax.optimization_barrier(total)
+
+
+def _placed_products(
+  x: Array, kernel: Array, strides: int, padding: Pairs
+) -> Array:
+  """The same sum, by adding what each pixel gives to its surroundings.
+
+  Its transpose reads slices, which XLA does five times as fast as the
+  transpose of slices.
+  """
+  batch, height, width, channels = x.shape
+  window = kernel.shape[0]
+  last = window - 1
+  full = sum(
+    jnp.pad(
+      x * kernel[i, j].reshape(1, 1, 1, -1),
+      ((0, 0), (last - i, i), (last - j, j), (0, 0)),
+    )
+    for i in range(window)
+    for j in range(window)
+  )
+  full = jax.lax.optimization_barrier(full)
+  starts = [last - before for before, _ in padding]
+  ends = [
+    start + size + sum(pair) - last
+    for start, size, pair in zip(starts, (height, width), padding, strict=True)
+  ]
+  return jax.lax.optimization_barrier(
+    jax.lax.slice(
+      full,
+      (0, *starts, 0),
+      (batch, *ends, channels),
+      (1, strides, strides, 1),
+    )
+  )
+
+
+@shifted_products.defjvp
+def _shifted_products_jvp(
+  strides: int,
+  padding: Pairs,
+  primals: tuple[Array, Array],
+  tangents: tuple[Array, Array],
+) -> tuple[Array, Array]:
+  (x, kernel), (x_move, kernel_move) = primals, tangents
+  moved = _placed_products(x_move, kernel, strides, padding)
+  turned = shifted_products(x, kernel_move, strides, padding)
+  return shifted_products(x, kernel, strides, padding), moved + turned
+
+
+def _depthwise(
+  x: Array, kernel: Array, strides: Sequence[int], padding: Pairs, **kwargs: Any
+) -> Array:
+  """Shifted products on a CPU, XLA's convolution elsewhere."""
+
+  def on_cpu(x: Array, kernel: Array) -> Array:
+    return shifted_products(x, kernel, strides[0], tuple(padding))
+
+  def elsewhere(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def depthwise(
@@ -253,7 +329,7 @@ def depthwise(
     dtype=dtype,
     # The fan-out of one group is kernel ** 2.
     kernel_init=nn.initializers.normal(math.sqrt(2.0) / kernel),
-    conv_general_dilated=_shifted_products,
+    conv_general_dilated=_depthwise,
     name=name,
   )(x)
 

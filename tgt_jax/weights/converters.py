@@ -17,6 +17,7 @@ from tgt_jax.types import Generator, ModelState, Network, Params
 from tgt_jax.weights import readers, rules
 from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
 from tgt_jax.weights.converter import Converter
+from tgt_jax.weights.tables import mobile, pretrained_generators, resnets
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
   "models": models.MODELS,
@@ -24,7 +25,11 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-CONVERTERS: dict[str, Converter] = {}
+CONVERTERS: dict[str, Converter] = {
+  **resnets.CONVERTERS,
+  **mobile.CONVERTERS,
+  **pretrained_generators.CONVERTERS,
+}
 
 
 class Loaded(NamedTuple):
