@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet with a share of its labels: accuracy by sample size.
 
-Weights, once:
-  python -m tgt_jax.weights convert BigBiGAN_x1.pth --to=bigbigan \
-    --out=weights/bigbigan.safetensors
+Weights, once (TAESD is complete; see below for BigBiGAN):
+  python -m tgt_jax.weights convert taesd.safetensors --to=taesd \
+    --out=weights/taesd.safetensors
   python -m tgt_jax.weights convert tf_efficientnet_b3.safetensors \
     --to=timm_tf_efficientnet_b3 --out=weights/b3.safetensors
-Run: python -m tgt_jax.main --config=configs/imagenet_fraction.py:10 --workdir=runs/imagenet_10 \
-    --config.data.data_dir=DIR \
-    --config.generator_weights=weights/bigbigan.safetensors \
+Command:
+  python -m tgt_jax.main --config=configs/imagenet_fraction.py:10,taesd \
+    --workdir=runs/imagenet_fraction --config.data.data_dir=DIR \
+    --config.generator_weights=weights/taesd.safetensors \
     --config.labeler_weights=weights/b3.safetensors
-Hardware: see docs/images.md for memory and time of a step.
+Hardware: one accelerator or more; memory by device in docs/images.md.
+Time: estimated from counted operations in docs/images.md.
 Result: not yet run.
 
 The argument is the percentage of labelled images, the same share of every
 class; a larger set contains a smaller one. DIR is the data directory of TFDS
 with `imagenet2012` prepared as array_record. The test split is ImageNet's
 validation split of 50,000.
+
+Without an option the generator is the paper's, BigBiGAN. The variables of its
+published encoder are not documented: `python -m tgt_jax.weights inspect` on
+the unpacked TF-Hub module lists them, and tables/bigbigan.py takes their names.
 """
 
 from __future__ import annotations
@@ -27,8 +33,8 @@ PERCENT = ("1", "3", "10", "30", "100")
 
 
 def get_config(arg=""):
-  """Options, joined by commas: "resnet50" (the larger student), "smoke", and a percentage."""
-  chosen = presets.options(arg, ("resnet50", "smoke", *PERCENT))
+  """Options, joined by commas: see `presets.OPTIONS`; and a percentage."""
+  chosen = presets.options(arg, (*presets.OPTIONS, *PERCENT))
   shares = [int(word) for word in PERCENT if word in chosen]
   share = shares[0] if shares else 10
   config = config_lib.default()
@@ -44,7 +50,7 @@ def get_config(arg=""):
     num_classes=1000,
     train_size=1_281_167 * share // 100,
     epochs=90,
-    student="resnet50" if "resnet50" in chosen else "mobilenet_v3",
+    chosen=chosen,
   )
   config.title = f"ImageNet, {share} % of the labels"
   config.long_tail.update(profile="fraction", fraction=share / 100)

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet-LT with the networks of the paper.
 
-Weights, once:
-  python -m tgt_jax.weights convert BigBiGAN_x1.pth --to=bigbigan \
-    --out=weights/bigbigan.safetensors
+Weights, once (TAESD is complete; see below for BigBiGAN):
+  python -m tgt_jax.weights convert taesd.safetensors --to=taesd \
+    --out=weights/taesd.safetensors
   python -m tgt_jax.weights convert tf_efficientnet_b3.safetensors \
     --to=timm_tf_efficientnet_b3 --out=weights/b3.safetensors
-Run: python -m tgt_jax.main --config=configs/imagenet_lt.py --workdir=runs/imagenet_lt \
-    --config.data.data_dir=DIR \
-    --config.generator_weights=weights/bigbigan.safetensors \
+Command:
+  python -m tgt_jax.main --config=configs/imagenet_lt.py:taesd \
+    --workdir=runs/imagenet_lt --config.data.data_dir=DIR \
+    --config.generator_weights=weights/taesd.safetensors \
     --config.labeler_weights=weights/b3.safetensors
-Hardware: see docs/images.md for memory and time of a step.
+Hardware: one accelerator or more; memory by device in docs/images.md.
+Time: estimated from counted operations in docs/images.md.
 Result: not yet run.
 
 DIR holds train/ and val/ of ImageNet (ILSVRC 2012) and the split files
 ImageNet_LT_{train,val,test}.txt of Open Long-Tail Recognition: 115,846 labelled
 images, 1,000 classes of 1,280 to 5; the balanced test split of 50,000. With
 `--config.data.source=tfds` DIR is the data directory of TFDS.
+
+Without an option the generator is the paper's, BigBiGAN. The variables of its
+published encoder are not documented: `python -m tgt_jax.weights inspect` on
+the unpacked TF-Hub module lists them, and tables/bigbigan.py takes their names.
 """
 
 from __future__ import annotations
@@ -25,8 +31,8 @@ from tgt_jax import config as config_lib, presets
 
 
 def get_config(arg=""):
-  """Options, joined by commas: "resnet50" (the larger student), "smoke"."""
-  chosen = presets.options(arg, ("resnet50", "smoke"))
+  """Options, joined by commas: see `presets.OPTIONS`."""
+  chosen = presets.options(arg, presets.OPTIONS)
   config = config_lib.default()
   config.title = "ImageNet-LT"
   presets.paper_images(
@@ -35,7 +41,7 @@ def get_config(arg=""):
     num_classes=1000,
     train_size=115_846,
     epochs=90,
-    student="resnet50" if "resnet50" in chosen else "mobilenet_v3",
+    chosen=chosen,
   )
   if "smoke" in chosen:
     presets.smoke(config)

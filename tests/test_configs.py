@@ -97,8 +97,26 @@ def test_values_survive_json(path: pathlib.Path, argument: str) -> None:
       assert isinstance(item, plain | ml_collections.ConfigDict), key
 
 
-@files
-@arguments
+# Tracing ImageNet's networks five times takes a minute per file, and their
+# smoke tests differ in nothing but the data they replace.
+IMAGENET_SIZE = {"imagenet_fraction", "imagenet_lt", "places_lt", "sun_lt"}
+CHEAP = {"smoke-imagenet_lt"}
+builds = [
+  pytest.param(
+    path,
+    argument,
+    id=f"{argument or 'full'}-{path.stem}",
+    marks=[pytest.mark.full_size]
+    if path.stem in IMAGENET_SIZE
+    and f"{argument or 'full'}-{path.stem}" not in CHEAP
+    else [],
+  )
+  for path in FILES
+  for argument in ARGUMENTS
+]
+
+
+@pytest.mark.parametrize(("path", "argument"), builds)
 def test_config_builds(path: pathlib.Path, argument: str) -> None:
   """Shapes of everything that would be trained, without data or a device."""
   tree = build.abstract(_module(path).get_config(argument))

@@ -72,10 +72,9 @@ def default() -> ml_collections.ConfigDict:
   # GENERATORS; "chunk" decodes so many examples at a time, "whitened" gives
   # the latent the unit of its spread over the data.
   config.generator = {"name": "vae"}
-  # Converted public weights to begin with (python -m tgt_jax.weights convert),
-  # for generator, labeler and student; "": random. With `steps` 0 the part is
-  # used as they are.
-  config.generator_weights = ""
+  # Weights to begin with are files of `python -m tgt_jax.weights convert`; with
+  # `steps` 0 below, the part is used as they are.
+  config.generator_weights = ""  # "": random.
   config.generator_training = {
     "source": "full",  # "full": all training images, without labels; "train".
     "steps": 1000,
@@ -83,7 +82,7 @@ def default() -> ml_collections.ConfigDict:
     "optimizer": optimizer(),
   }
   config.labeler = {"name": "cnn"}  # MODELS; "input_size" resizes its input.
-  config.labeler_weights = ""
+  config.labeler_weights = ""  # "": random.
   config.num_labelers = 1  # More: an ensemble in probability space.
   config.labeler_training = {
     "source": "train",  # "train": the students' labels; "full": all labels.
@@ -98,7 +97,7 @@ def default() -> ml_collections.ConfigDict:
 
   # Student ------------------------------------------------------------------
   config.student = {"name": "mlp"}  # MODELS; "input_size" as above.
-  config.student_weights = ""
+  config.student_weights = ""  # "": random.
   config.method = {"name": "supervised"}  # METHODS
   config.exploration = {"name": "stay"}  # EXPLORATIONS
   config.label_loss = {"name": "cross_entropy"}  # LABEL_LOSSES

@@ -9,7 +9,7 @@ those here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from tgt_jax import config as config_lib
@@ -24,7 +24,21 @@ _STUDENTS: dict[str, dict[str, Any]] = {
   },
   "resnet50": {"name": "resnet50", "input_size": 224, "dtype": "bfloat16"},
 }
+# BigBiGAN is the paper's; the others are public as a whole. Their latents get
+# the unit of their spread, BigBiGAN's has it by its prior N(0, I).
+_GENERATORS: dict[str, dict[str, Any]] = {
+  "bigbigan": {"name": "bigbigan", "dtype": "bfloat16", "chunk": 64},
+  "taesd": {"name": "taesd", "dtype": "bfloat16", "whitened": True},
+  "sd_vae": {
+    "name": "autoencoder_kl",
+    "dtype": "bfloat16",
+    "whitened": True,
+    "chunk": 16,
+  },
+}
+OPTIONS = ("resnet50", "taesd", "sd_vae", "smoke")
 _SMOKE_SIZE = 32
+_SIGMA = 0.3  # Of TGT-random, in units of the latent's spread; ours.
 
 
 def options(arg: str, known: Sequence[str]) -> set[str]:
@@ -49,7 +63,7 @@ def paper_images(
   num_classes: int,
   train_size: int,
   epochs: int,
-  student: str = "mobilenet_v3",
+  chosen: Set[str] = frozenset(),
 ) -> None:
   """Fills a config with the paper's networks and the arms of its tables.
 
@@ -59,14 +73,17 @@ def paper_images(
     num_classes: number of classes K.
     train_size: labelled images.
     epochs: passes over them.
-    student: "mobilenet_v3" or "resnet50".
+    chosen: of `OPTIONS`: "resnet50" is the larger student, "taesd" or
+      "sd_vae" the generator instead of BigBiGAN.
   """
+  student = "resnet50" if "resnet50" in chosen else "mobilenet_v3"
+  generator = next((g for g in _GENERATORS if g in chosen), "bigbigan")
   batch_size = 256
   config.image_shape = (256, 256, 3)
   config.num_classes = num_classes
   with config.unlocked():
     config.data = {**data, "image_size": 256}
-    config.generator = {"name": "bigbigan", "dtype": "bfloat16", "chunk": 64}
+    config.generator = dict(_GENERATORS[generator])
     config.labeler = {
       "name": "efficientnet_b3",
       "input_size": 300,
@@ -110,8 +127,6 @@ def paper_arms() -> dict[str, Any]:
       "augment": False,
     },
   }
-  # z ~ N(0, I) in 120 dimensions: a length of 0.3 sqrt(120).
-  length = 3.3
   return {
     "one_hot": {
       "method": {"name": "supervised"},
@@ -119,14 +134,15 @@ def paper_arms() -> dict[str, Any]:
     },
     "balanced_softmax": {"method": {"name": "supervised"}},
     "distillation": {"method": {"name": "kd"}},
-    "tgt_random": {**tgt, "exploration": {"name": "random", "sigma": 0.3}},
+    "tgt_random": {**tgt, "exploration": {"name": "random", "sigma": _SIGMA}},
     "tgt_gradient": {
       **tgt,
       "exploration": {
         "name": "gradient_ascent",
-        "step_size": length / 4,
-        "start_sigma": 0.3,
-        "radius": length,
+        "step_size": _SIGMA / 3,
+        "start_sigma": _SIGMA,
+        "radius": _SIGMA,
+        "sphere": True,
       },
     },
   }
@@ -157,6 +173,10 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
         "encoder_blocks": (1, 1, 1, 1),
         "head_width": 32,
       }
+    elif config.generator.name == "autoencoder_kl":
+      config.generator.update(dtype="float32", chunk=2, widths=(32, 32))
+    else:
+      config.generator.dtype = "float32"
     if config.labeler.name == "efficientnet_b3":
       config.labeler = {"name": "efficientnet_b0", **small}
     config.student = {**config.student.to_dict(), **small}
