@@ -132,6 +132,7 @@ def default() -> ml_collections.ConfigDict:
   config.mesh = {"data": -1, "fsdp": 1}  # Devices per axis; -1: the others.
   config.sharding_rules = ()  # (regex, spec) pairs that split parameters.
   config.gallery_examples = 8  # In the report; 0: no gallery.
+  config.quick_compilation = False  # For a few updates on a CPU; they are slow.
   config.tensorboard = False  # Needs the extra "tensorboard".
   config.wandb_project = ""  # Needs the extra "wandb".
   return config.lock()

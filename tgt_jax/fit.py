@@ -44,12 +44,14 @@ class Runtime(NamedTuple):
       `distributed.state_shardings`.
     guard: answers whether to stop.
     writer: receives metrics.
+    quick: compile updates quickly instead of well, for a few of them.
   """
 
   mesh: jax.sharding.Mesh | None
   rules: tuple
   guard: PreemptionGuard
   writer: Writer
+  quick: bool = False
 
   @property
   def shard(self) -> tuple[int, int]:
@@ -273,6 +275,8 @@ class _Loop:
       self.roots,
     )
     options = {} if shardings is None else {"out_shardings": (shardings, None)}
+    if self.runtime.quick:
+      options |= training.quick_options()
     step = training.make_step(job.method, **options)
     empty = lambda: jax.tree.map(jnp.zeros_like, totals)
     window, waiting = empty(), None

@@ -178,8 +178,16 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
     else:
       config.generator.dtype = "float32"
     if config.labeler.name == "efficientnet_b3":
-      config.labeler = {"name": "efficientnet_b0", **small}
-    config.student = {**config.student.to_dict(), **small}
+      config.labeler = {
+        "name": "efficientnet",
+        "width": 0.25,
+        "depth": 0.25,
+        **small,
+      }
+    student = {**config.student.to_dict(), **small}
+    if "width" in student:
+      student["width"] = 0.25
+    config.student = student
     config.arms = config_lib.arms(kept)
   config.long_tail.profile = ""
   config.main_arm = arms[-1]
@@ -190,7 +198,8 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
   config.labeler_training.update(steps=0, batch_size=4)
   config.training.update(steps=2, batch_size=4)
   config.optimizer.warmup_steps = 0
+  config.quick_compilation = True
   config.groups.update(many_above=8, few_below=3)
   config.cadence.update(log=1, evaluate=2, checkpoint=2)
   config.evaluation_batch_size = 8
-  config.gallery_examples = 2
+  config.gallery_examples = 0  # Another program to compile.

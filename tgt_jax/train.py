@@ -70,7 +70,9 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   try:
     with PreemptionGuard() as guard:
       rules = tuple(map(tuple, config["sharding_rules"]))
-      runtime = fit.Runtime(mesh, rules, guard, writer)
+      runtime = fit.Runtime(
+        mesh, rules, guard, writer, config["quick_compilation"]
+      )
       prepared = teach.prepare(config, sets, sets.counts, workdir, runtime)
       experiment = _experiment(config, workdir, sets, prepared, runtime)
       arms = [_run_arm(experiment, name) for name in config["arms"]]

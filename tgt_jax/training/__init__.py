@@ -9,6 +9,7 @@ from tgt_jax.training.step import (
   init_state,
   jit_once,
   make_step,
+  quick_options,
   roots,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
   "jit_once",
   "make_optimizer",
   "make_step",
+  "quick_options",
   "roots",
 ]

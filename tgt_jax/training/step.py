@@ -14,15 +14,20 @@ from tgt_jax.types import Array, Batch, Method, Metrics, Params, TrainState
 Step = Callable[..., tuple[TrainState, Metrics]]
 
 
+def quick_options() -> dict[str, Any]:
+  """Options of `jax.jit` for a quick compilation, where there are any."""
+  if jax.default_backend() != "cpu":
+    return {}
+  return {"compiler_options": {"xla_backend_optimization_level": 0}}
+
+
 def jit_once(function: Callable, **options: Any) -> Callable:
   """`jax.jit` for a program that runs once or twice, such as an initialiser.
 
   On a CPU it is compiled without optimisation: compiling costs more than
   running (an initialiser of three dense layers: 0.8 s instead of 6 s).
   """
-  if jax.default_backend() == "cpu":
-    options["compiler_options"] = {"xla_backend_optimization_level": 0}
-  return jax.jit(function, **options)
+  return jax.jit(function, **options, **quick_options())
 
 
 def roots(seeds: tuple[int, ...]) -> Array:
@@ -41,6 +46,15 @@ def init_state(method: Method, root: Array, batch: Batch) -> TrainState:
   return jax.vmap(method.init)(root, batch)
 
 
+def _traced_once(method: Method) -> Any:
+  """The update as a function of its own, whose trace is kept.
+
+  Tracing large networks takes as long as compiling small ones, and the step is
+  traced for the shapes of its metrics too.
+  """
+  return jax.jit(method.update)
+
+
 def make_step(method: Method, **jit_options: Any) -> Step:
   """Returns `step(state, totals, frozen, batch, root) -> (state, totals)`.
 
@@ -54,10 +68,11 @@ def make_step(method: Method, **jit_options: Any) -> Step:
     method: what is trained.
     **jit_options: passed to `jax.jit`, e.g. shardings.
   """
+  update = _traced_once(method)
 
   def one(state, totals, frozen, batch, root):
     rng = jax.random.fold_in(root, state.step)
-    state, metrics = method.update(state, frozen, batch, rng)
+    state, metrics = update(state, frozen, batch, rng)
     return state, jax.tree.map(jnp.add, totals, metrics)
 
   many = jax.vmap(one, in_axes=(0, 0, None, 0, 0))
@@ -83,10 +98,11 @@ def empty_totals(
   root: Array,
 ) -> Metrics:
   """Zeros of the shape of `make_step`'s totals; runs nothing."""
-
-  def metrics(state, frozen, batch, root):
-    update = jax.vmap(method.update, in_axes=(0, None, 0, 0))
-    return update(state, frozen, batch, root)[1]
-
-  shapes = jax.eval_shape(metrics, state, frozen, batch, root)
-  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  one = lambda tree: jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree
+  )
+  shapes = jax.eval_shape(
+    _traced_once(method), one(state), frozen, one(batch), one(root)
+  )[1]
+  seeds = root.shape[0]
+  return jax.tree.map(lambda s: jnp.zeros((seeds, *s.shape), s.dtype), shapes)
