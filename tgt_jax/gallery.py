@@ -45,12 +45,13 @@ def make_probe(
 
   Args:
     experiment: the run.
-    arm: the arm; one that does not explore is probed for nothing.
+    arm: the arm; one that does not explore is probed for nothing, and none
+      is without a gallery.
 
   Returns:
     `(variables, step) -> {"explore/...": [S]}`, see `exploration.diagnose`.
   """
-  if not explores(arm.config):
+  if not explores(arm.config) or not experiment.config["gallery_examples"]:
     return lambda variables, step: {}
   source = experiment.sets.validation or experiment.sets.train
   batch = source.fetch(_examples(source, _PROBED))
