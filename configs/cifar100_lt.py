@@ -3,8 +3,8 @@
 
 Command: python -m tgt_jax.main --config=configs/cifar100_lt.py:100 \
   --config.data.data_dir=DIR --workdir=runs/cifar100_lt_100
-Hardware: one accelerator; memory by device in docs/images.md.
-Time: estimated from counted operations in docs/images.md.
+Hardware: one accelerator.
+Time: not measured.
 Result: not yet run.
 
 The argument is the imbalance ratio, 10, 50 or 100 (19,573, 12,608 and 10,847

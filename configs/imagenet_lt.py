@@ -11,7 +11,7 @@ Command:
     --workdir=runs/imagenet_lt --config.data.data_dir=DIR \
     --config.generator_weights=weights/taesd.safetensors \
     --config.labeler_weights=weights/b3.safetensors
-Hardware: one accelerator or more; memory by device in docs/images.md.
+Hardware: one accelerator or more; what an update needs is in docs/images.md.
 Time: estimated from counted operations in docs/images.md.
 Result: not yet run.
 
