@@ -7,6 +7,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -231,6 +232,13 @@ def _train(
     shard=runtime.shard,
   )
   begin = starting_arrays(part.weights, part.model, expected)
+  if begin is None and not section["steps"]:
+    print(
+      f"warning: {part.name} has no weights and 0 steps of training: it is"
+      " random. Convert public weights (python -m tgt_jax.weights) and name the"
+      " file in the config",
+      file=sys.stderr,
+    )
   cadence = fit.Cadence(
     config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
   )

@@ -97,11 +97,13 @@ def _experiment(
   # What the teacher says of an image does not hold for its augmented form.
   if not config["augment"]:
     wanted.append("train")
-  wanted += {
+  used = {
     one["source"]
     for one in starts
     if one["source"] != "batch" and not (config["augment"] and one["augment"])
-  } - set(wanted)
+  }
+  # In one order: every process waits for the others at each split.
+  wanted += sorted(used - set(wanted))
   columns = {
     split: answers.columns(
       teacher,
