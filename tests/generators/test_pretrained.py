@@ -101,11 +101,13 @@ def test_remat_changes_nothing(name: str, kwargs: dict) -> None:
     assert ("remat" in str(jax.make_jaxpr(gradient)(params, x))) == remat
     results.append(jax.jit(gradient)(params, x))
   plain, again = results
+  # A gradient that is nothing but rounding (of a bias that a group norm takes
+  # away) has no size of its own: errors are measured by the largest.
+  scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
   for one, other in zip(
     jax.tree.leaves(plain), jax.tree.leaves(again), strict=True
   ):
-    scale = float(jnp.abs(one).max())
-    np.testing.assert_allclose(other, one, atol=1e-4 * scale)
+    np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6 * scale)
 
 
 def test_decoded_images_are_clipped_and_the_loss_is_not() -> None:

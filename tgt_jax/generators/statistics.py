@@ -25,7 +25,7 @@ class LatentStatistics(NamedTuple):
 
 
 def latent_statistics(
-  encode: Callable[[Array], Array], batches: Iterable[Array]
+  encode: Callable[[np.ndarray], Array], batches: Iterable[np.ndarray]
 ) -> LatentStatistics:
   """Returns mean and standard deviation of each latent dimension.
 

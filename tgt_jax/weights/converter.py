@@ -11,6 +11,8 @@ import numpy as np
 from tgt_jax.weights.cards import Preprocessing
 from tgt_jax.weights.rules import Rule
 
+Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
 
 class Converter(NamedTuple):
   """A model of ours and a public file that fits it.
@@ -34,7 +36,5 @@ class Converter(NamedTuple):
   rules: Sequence[Rule]
   licence: str
   preprocessing: Preprocessing
-  prepare: (
-    Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None
-  ) = None
+  prepare: Prepare | None = None
   notes: str = ""

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tgt_jax.weights.cards import Preprocessing
-from tgt_jax.weights.converter import Converter
+from tgt_jax.weights.converter import Converter, Prepare
+from tgt_jax.weights.rules import Rule
 from tgt_jax.weights.tables import autoencoder_kl, bigbigan, taesd
 
 # Generators take images in [0, 1] as they are.
@@ -15,7 +18,9 @@ _GENERATOR_ONLY = (
 )
 
 
-def _bigbigan(rules, prepare, output_bn_eps: float) -> Converter:
+def _bigbigan(
+  rules: Sequence[Rule], prepare: Prepare, output_bn_eps: float
+) -> Converter:
   return Converter(
     family="generators",
     model={
