@@ -39,6 +39,7 @@ ROWS = (
   ("teach", "scoring"),
   ("answers",),
   ("experiment",),
+  ("curves",),
   ("gallery", "report", "compare", "evaluate"),
   ("train",),  # floor 6
   ("main",),  # floor 7

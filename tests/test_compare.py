@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import run_folders
-from tgt_jax import compare, pairing, results
+from tgt_jax import compare, curves, pairing, pictures, results
 
 BASE = [0.79, 0.80, 0.81]
 BETTER = [0.80, 0.84, 0.85]  # Differences 0.01, 0.04, 0.04.
@@ -250,3 +250,42 @@ def test_bad_folders_are_one_line_and_exit_2(one: str, tmp_path, capsys):
     assert len(captured.err.splitlines()) == 1
     assert words in captured.err
     assert captured.out == ""
+
+
+def test_a_curve_over_sample_sizes(tmp_path: pathlib.Path, capsys):
+  """Means at the sizes of the runs, in their order, whatever is missing."""
+  kd = run_folders.arm("kd", BASE)
+  sizes = {"b": (30, 30, 30), "a": (3, 3, 3)}
+  folders = [
+    _write(
+      tmp_path,
+      name,
+      run_folders.run(
+        kd, *arms, class_counts=counts, fingerprints={"data": name}
+      ),
+    )
+    for (name, counts), arms in zip(
+      sizes.items(), ([run_folders.arm("tgt", BETTER)], []), strict=True
+    )
+  ]
+  file = tmp_path / "curve.png"
+  _print(capsys, *folders, f"--curve={file}")
+  assert pictures.png_size(file.read_bytes()) > (100, 100)
+
+  drawn = {}
+  draw = lambda panels, **_: drawn.update(panels) or b""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pictures, "curves", draw)
+    curves.draw(compare.load_runs(folders), metrics=["balanced"])
+  (panel,) = drawn.values()
+  np.testing.assert_array_equal(panel["kd"].steps, [9, 90])
+  np.testing.assert_array_equal(panel["kd"].values, np.tile(BASE, (2, 1)).T)
+  np.testing.assert_array_equal(panel["tgt"].steps, [90])
+
+
+def test_no_curve_without_sizes(one: str, tmp_path: pathlib.Path, capsys):
+  other = _write(tmp_path, "other", results.read_results(one))
+  with pytest.raises(SystemExit):
+    compare.main([one, other, f"--curve={tmp_path / 'curve.png'}"])
+  assert "one: 60, other: 60" in capsys.readouterr().err
+  assert not (tmp_path / "curve.png").exists()

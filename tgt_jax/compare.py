@@ -2,6 +2,7 @@
 """One table over several runs, their arms and their seeds.
 
   python -m tgt_jax.compare runs/a runs/b --metric=balanced,few --baseline=kd
+  python -m tgt_jax.compare runs/1 runs/10 runs/100 --curve=curve.png
 
 Every number is read from the `results.json` of a run. With a baseline, each
 arm is compared with it seed by seed: the mean of the paired differences and
@@ -9,6 +10,7 @@ its 95 % t-interval, over the seeds that both have. Equal seeds mean equal
 data order and equal initialisation, which is why pairs say more than two
 separate means do. Runs on other data, another evaluation split or another
 teacher are listed and said to be different; no difference is taken over them.
+The second draws the metrics over the number of labelled images.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tgt_jax import checks, files, results as results_lib, tables
+from tgt_jax import checks, curves, files, results as results_lib, tables
 from tgt_jax.pairing import (
   CONFIDENCE,
   Difference,
@@ -320,6 +322,11 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="take runs that differ in nothing but seeds as one run",
   )
+  parser.add_argument(
+    "--curve",
+    metavar="FILE",
+    help="also draw the metrics over the number of labelled images: a PNG",
+  )
   return parser
 
 
@@ -336,6 +343,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for metric in metrics:
       _check_metric(runs, metric)
     rows, notes = compare(runs, metric=metrics[0], baseline=args.baseline)
+    if args.curve:
+      files.atomic_write(args.curve, curves.draw(runs, metrics=metrics))
   except (OSError, ValueError) as error:
     parser.exit(2, f"{parser.prog}: error: {error}\n")
   if args.format == "json":

@@ -25,7 +25,7 @@ _WIDTH = 9.2  # Inches.
 
 
 class Curve(NamedTuple):
-  """One quantity of one arm over time.
+  """One quantity of one arm over time, or over another number.
 
   Attributes:
     steps: shape [N], increasing.
@@ -63,13 +63,19 @@ def _mean_and_band(
 
 
 def curves(
-  panels: Mapping[str, Mapping[str, Curve]], *, columns: int = 3
+  panels: Mapping[str, Mapping[str, Curve]],
+  *,
+  columns: int = 3,
+  over: str = "step",
+  log: bool = False,
 ) -> bytes:
   """Draws one panel per quantity and one line per arm.
 
   Args:
     panels: `{quantity: {arm: curve}}`; arms keep their colour over panels.
     columns: panels in a row, at most.
+    over: what `Curve.steps` are.
+    log: whether their axis is logarithmic.
 
   Returns:
     PNG bytes; lines are means over seeds and bands are ± one sd.
@@ -87,8 +93,14 @@ def curves(
       ax.set_title(quantity)
     for ax in grid.flat[len(panels) :]:
       ax.set_axis_off()
+    for ax in grid.flat[: len(panels)]:
+      if log:
+        ax.set_xscale("log")
+        plain_log_axis(ax.xaxis)
+      else:
+        ax.locator_params(axis="x", nbins=4)
     for ax in grid.flat[: len(panels)][-columns:]:
-      ax.set_xlabel("step")
+      ax.set_xlabel(over)
     _legend(figure, grid[0, 0], arms)
     return png(figure)
 
@@ -98,14 +110,13 @@ def _panel(ax: Any, panel: Mapping[str, Curve], arms: Sequence[str]) -> None:
     steps, values = thin(curve)
     mean, low, high = _mean_and_band(values)
     look = arm_style(arms.index(arm))
-    ax.plot(steps, mean, marker="o" if len(steps) == 1 else None, ms=3, **look)
+    ax.plot(steps, mean, marker="o" if len(steps) < 8 else None, ms=3, **look)
     if len(values) > 1:
       ax.fill_between(
         steps, low, high, color=look["color"], alpha=0.18, linewidth=0
       )
   ax.grid(True, axis="y")
   ax.margins(x=0.01)
-  ax.locator_params(axis="x", nbins=4)
 
 
 def _legend(
