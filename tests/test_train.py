@@ -190,6 +190,32 @@ def test_the_methods_share_data_order(finished, tmp_path):
   same(student(tmp_path, "labels"), student(tmp_path, "kd"))
 
 
+def test_uda_compares_the_strong_view(finished, tmp_path):
+  """Without jitter only the pipeline's second view moves an image."""
+  uda = {
+    "method": {"name": "uda", "shift": 0, "sigma": 0.0},
+    "starts": {"source": "train"},
+  }
+  strong = ({"name": "erase", "probability": 1.0},)
+  config = settings(
+    2, seeds=1, teacher_dir=str(finished[0] / "teacher"), gallery_examples=0
+  )
+  config["arms"] = {
+    "weak": uda,
+    "separate": {**uda, "starts": {"source": "train", "strong": strong}},
+    "batch": {**uda, "starts": {"source": "batch", "strong": strong}},
+  }
+  config["main_arm"] = "weak"
+  config["groups"]["few_below"] = 0  # A group without classes has no score.
+  found = train.run(config, tmp_path)
+  assert found.arms[0].values("few") == {0: None}
+  lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  moved = {r["arm"]: r["explore/step"][0] for r in lines if "explore/step" in r}
+  assert moved.pop("weak") < 1e-6
+  assert all(0.01 < value < 1 for value in moved.values()), moved
+  assert moved.keys() == {"separate", "batch"}
+
+
 def test_a_nan_loss_stops_and_names_the_last_good_checkpoint(tmp_path):
   config = settings(
     optimizer={

@@ -314,9 +314,12 @@ def example_batch(config: Config) -> dict[str, Any]:
     "label": jnp.zeros((size,), jnp.int32),
     "id": jnp.zeros((size,), jnp.int32),
   }
+  starts = dict(batch)
+  if config["starts"]["strong"]:
+    starts["strong"] = batch["image"]
   if config["starts"]["source"] != "batch":
-    return {**batch, "starts": dict(batch)}
-  return batch
+    return {**batch, "starts": starts}
+  return starts
 
 
 def abstract(config: Any) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def default() -> ml_collections.ConfigDict:
     "source": "batch",  # Start points: the "batch", "train" or "full" set,
     "sampler": "natural",  # "natural", "class_balanced" or "square_root".
     "augment": True,  # As training images are. Else Enc(x) is cached.
+    "strong": (),  # Specs (AUGMENTATIONS) of the second view that UDA compares.
   }
   config.optimizer = optimizer()
   config.training = {

@@ -111,7 +111,7 @@ class ArmResult:
 
   def values(self, metric: str) -> dict[int, float | None]:
     """Returns `{seed: value}`; None where it is not defined."""
-    return {s.seed: _finite(s.metrics.get(metric)) for s in self.seeds}
+    return {s.seed: defined(s.metrics.get(metric)) for s in self.seeds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,13 +171,14 @@ class Spread(NamedTuple):
   missing: int
 
 
-def _finite(value: Any) -> float | None:
+def defined(value: Any) -> float | None:
+  """Returns a number as a float, and `None` for one that is not finite."""
   return None if value is None or not math.isfinite(value) else float(value)
 
 
 def spread(values: Sequence[float | None]) -> Spread:
   """Returns mean and sd of what is there, and how much is not."""
-  there = [v for v in map(_finite, values) if v is not None]
+  there = [v for v in map(defined, values) if v is not None]
   mean = statistics.fmean(there) if there else math.nan
   sd = statistics.stdev(there) if len(there) > 1 else math.nan
   return Spread(mean, sd, len(there), len(values) - len(there))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tgt_jax import metrics
-from tgt_jax.results import SeedResult
+from tgt_jax.results import SeedResult, defined
 from tgt_jax.types import Array, Batch, Network
 
 Scores = dict[str, np.ndarray]
@@ -95,12 +95,12 @@ def _summary(
 
 
 def seed_results(scores: Scores, seeds: tuple[int, ...]) -> list[SeedResult]:
-  """One `SeedResult` per seed."""
+  """One `SeedResult` per seed; `None` for what is not defined."""
   return [
     SeedResult(
       seed,
-      {n: float(v[i]) for n, v in scores.items() if n != "per_class"},
-      [float(v) for v in scores["per_class"][i]],
+      {n: defined(v[i]) for n, v in scores.items() if n != "per_class"},
+      [defined(v) for v in scores["per_class"][i]],
     )
     for i, seed in enumerate(seeds)
   ]

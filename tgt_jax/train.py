@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -122,13 +122,22 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   """One seed's training batches, start points included."""
   config, sets = arm.config, experiment.sets
   train, starts = config["training"], config["starts"]
-  augment = [
-    registry.build(data.AUGMENTATIONS, spec, family="augmentation")
-    for spec in config["augment"]
-  ]
+  augment, strong = (
+    [
+      registry.build(data.AUGMENTATIONS, spec, family="augmentation")
+      for spec in specs
+    ]
+    for specs in (config["augment"], starts["strong"])
+  )
+  views = {"strong": strong} if strong else {}
+  separate = starts["source"] != "batch"
 
   def stream(
-    source: str, sampler: str, number: int, augment: Sequence[Any]
+    source: str,
+    sampler: str,
+    number: int,
+    augment: Sequence[Any],
+    views: Mapping[str, Sequence[Any]],
   ) -> Any:
     # Where images are augmented, the teacher is asked in the step.
     columns = {} if augment else dict(experiment.columns[source])
@@ -142,17 +151,22 @@ def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       num_steps=train["steps"],
       sampler=sampler,
       augment=augment,
+      views=views,
       columns=columns,
       shard=experiment.runtime.shard,
     )
 
-  streams = {"": stream("train", train["sampler"], 0, augment)}
-  if starts["source"] != "batch":
+  sampler = train["sampler"]
+  streams = {
+    "": stream("train", sampler, 0, augment, {} if separate else views)
+  }
+  if separate:
     streams["starts"] = stream(
       starts["source"],
       starts["sampler"],
       1,
       augment if starts["augment"] else (),
+      views,
     )
   return data.zip_batches(streams)
 

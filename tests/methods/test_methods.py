@@ -265,6 +265,35 @@ def test_start_points_of_their_own():
   assert float(own[1]["loss/generated"].count) == B
 
 
+def test_consistency_of_two_views_against_numpy():
+  """KL(sharpened own prediction || prediction on the view), sure ones only."""
+  student, _, _, batch = world()
+  params, _ = student.init(jax.random.key(3), batch["image"])
+  strong = 1.0 - batch["image"]
+  logits = lambda x: np.asarray(
+    student.apply(params, {}, x)[0].logits, np.float64
+  )
+  weak = logits(batch["image"])
+  highest = (np.exp(weak) / np.exp(weak).sum(-1, keepdims=True)).max(-1)
+  loss = methods.uda(
+    parts(),
+    weights={"label": 0.0, "generated": 2.0},
+    sharpen=0.5,
+    confidence=float(np.median(highest)),
+  )
+  total, _ = loss(
+    {"student": params},
+    {"student": {}},
+    None,
+    {**batch, "starts": {**batch, "strong": strong}},
+    jax.random.key(9),
+    jnp.zeros((), jnp.int32),
+  )
+  sure = highest >= np.median(highest)
+  expected = softmax_kl(logits(strong), weak / 0.5, 1.0) * sure
+  np.testing.assert_allclose(total, 2.0 * expected.mean(), rtol=1e-5)
+
+
 def test_partner_is_the_next_example_whatever_the_copies():
   *_, batch = world()
   starts = methods.start_points(batch, jax.random.key(0), 2, True)

@@ -13,7 +13,7 @@ The label of a start point is not used at x', which may have left the class.
 A batch holds "image" [B, ...] and "label" [B]; where the caller has them
 cached, "teacher_logits" [B, K] and "latent" [B, ...]; optionally "mask" [B];
 and optionally "starts", a batch of start points of its own (the batch itself
-serves otherwise).
+serves otherwise), whose "strong" is a second view of "image" for `uda`.
 
 References:
   Zaheer et al., Teacher Guided Training, 2022, arXiv 2208.06825.
@@ -75,6 +75,7 @@ def start_points(
     rng=rng_lib.split_examples(rng, image.shape[0] * number),
     latent=again(latent),
     teacher_logits=again(points.get("teacher_logits")),
+    strong=again(points.get("strong")),
     partner_image=other(image) if needs_partner else None,
     partner_latent=other(latent) if needs_partner else None,
   )
@@ -296,14 +297,14 @@ def uda(
   sharpen: float = 0.4,
   confidence: float = 0.6,
 ) -> LossFn:
-  """Labels plus consistency under jitter; no teacher (arXiv 1904.12848).
+  """Labels plus consistency of two views; no teacher (arXiv 1904.12848).
 
   Args:
     parts: see `Parts`.
     weights: "label" and "generated" (the consistency term); "distill" is off
       unless given.
-    shift: largest translation, pixels.
-    sigma: standard deviation of pixel noise.
+    shift: largest translation, pixels, where the batch has no strong view.
+    sigma: standard deviation of pixel noise, as `shift`.
     sharpen: temperature of the targets.
     confidence: targets less sure than this are left out.
   """

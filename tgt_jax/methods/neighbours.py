@@ -47,6 +47,7 @@ class Starts(NamedTuple):
     teacher_logits: cached h(image), [M, K], or `None`.
     partner_image: images of other examples, or `None`.
     partner_latent: their latents, or `None`.
+    strong: a second view of `image`, strongly augmented, or `None`.
   """
 
   image: Array
@@ -55,6 +56,7 @@ class Starts(NamedTuple):
   teacher_logits: Array | None = None
   partner_image: Array | None = None
   partner_latent: Array | None = None
+  strong: Array | None = None
 
 
 class Shown(NamedTuple):
@@ -241,7 +243,10 @@ def consistency(
   sharpen: float,
   confidence: float,
 ) -> Neighbours:
-  """Jittered inputs with the student's own prediction as the target (UDA).
+  """A second view with the student's own prediction as the target (UDA).
+
+  The view is `Starts.strong`; where the batch has none, it is the image
+  shifted and with noise.
 
   Args:
     parts: see `Parts`; the teacher is not used.
@@ -253,7 +258,8 @@ def consistency(
 
   References:
     Xie et al., Unsupervised Data Augmentation, 2019, arXiv 1904.12848.
-    [deviation] jitter instead of RandAugment: it runs inside the step.
+    [deviation] without `Starts.strong`: jitter, which runs inside the step,
+    instead of RandAugment.
   """
   checks.positive(sharpen=sharpen)
   checks.non_negative(shift=shift, sigma=sigma)
@@ -264,8 +270,10 @@ def consistency(
       context.params, context.state, starts.image, train=False
     )
     probs = jax.nn.softmax(outputs.logits)
-    jitter = lambda key, image: _jitter(key, image, shift, sigma)
-    x = jax.vmap(jitter)(starts.rng, starts.image)
+    x = starts.strong
+    if x is None:
+      jitter = lambda key, image: _jitter(key, image, shift, sigma)
+      x = jax.vmap(jitter)(starts.rng, starts.image)
     return Shown(
       image=x,
       targets=outputs.logits / sharpen,
