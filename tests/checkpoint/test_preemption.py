@@ -54,7 +54,24 @@ def test_guard_second_sigterm_ends_at_once():
     assert process.stdout.readline() == f"{word}\n"
     process.send_signal(signal.SIGTERM)
   process.communicate(timeout=10)
-  assert process.returncode == -signal.SIGTERM
+  assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_guard_answers_while_python_does_not_run():
+  """As in a long compilation: C code, the interpreter's lock released."""
+  process = helpers.start("""
+    import hashlib
+    from tgt_jax import checkpoint
+    with checkpoint.PreemptionGuard():
+      print("ready", flush=True)
+      hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)
+  """)
+  assert process.stdout.readline() == "ready\n"
+  process.send_signal(signal.SIGTERM)
+  assert process.stderr.readline().startswith("SIGTERM: finishing")
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=10)
+  assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_guard_in_another_thread_installs_nothing():

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 _calls = itertools.count(1)
 
 _NOTE = "finishing this step and saving; send it again to abort at once\n"
+_CLOSE = b"\0"  # No signal has this number.
 
 
 class PreemptionGuard:
@@ -41,7 +42,10 @@ class PreemptionGuard:
   that they save the same one; a Ctrl-C in one process is passed on to it.
 
   A second signal aborts: SIGTERM by ending the process, SIGINT by
-  `KeyboardInterrupt` (so that a notebook survives). With several processes a
+  `KeyboardInterrupt` (so that a notebook survives). Python runs a handler only
+  between two of its own instructions, and a compilation may be one of
+  minutes; so a thread listens as well, answers the first signal and obeys the
+  second SIGTERM during one. With several processes a
   second SIGTERM is heeded once the common step is reached. Handlers are put
   back on exit. Outside the main thread, where Python allows no handlers, only
   the service is asked.
@@ -52,6 +56,9 @@ class PreemptionGuard:
     self._reached = False
     self._old: dict[signal.Signals, Any] = {}
     self._several = False
+    self._listener: threading.Thread | None = None
+    self._pipe = (-1, -1)
+    self._old_fd = -1
 
   def __enter__(self) -> Self:
     self._several = jax.process_count() > 1
@@ -63,6 +70,7 @@ class PreemptionGuard:
         " step; set it before jax.distributed.initialize"
       )
     if threading.current_thread() is threading.main_thread():
+      self._listen()
       self._install(signal.SIGINT)
       if not self._several:
         self._install(signal.SIGTERM)
@@ -73,6 +81,13 @@ class PreemptionGuard:
       # None: the handler was not Python's, and cannot be put back by Python.
       signal.signal(signum, signal.SIG_DFL if old is None else old)
     self._old = {}
+    if self._listener is not None:
+      signal.set_wakeup_fd(self._old_fd)
+      os.write(self._pipe[1], _CLOSE)
+      self._listener.join()
+      for end in self._pipe:
+        os.close(end)
+      self._listener = None
 
   @property
   def received(self) -> signal.Signals | None:
@@ -100,6 +115,28 @@ class PreemptionGuard:
       signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return self._reached
 
+  def _listen(self) -> None:
+    """Starts the thread that hears of signals while Python is not running."""
+    self._pipe = os.pipe()
+    os.set_blocking(self._pipe[1], False)
+    self._old_fd = signal.set_wakeup_fd(
+      self._pipe[1], warn_on_full_buffer=False
+    )
+    self._listener = threading.Thread(target=self._hear, daemon=True)
+    self._listener.start()
+
+  def _hear(self) -> None:
+    ours = (signal.SIGINT, signal.SIGTERM)
+    heard: list[int] = []
+    while (read := os.read(self._pipe[0], 1)) != _CLOSE:
+      if read[0] not in ours:
+        continue
+      heard.append(read[0])
+      if len(heard) == 1:
+        os.write(2, f"{signal.Signals(read[0]).name}: {_NOTE}".encode())
+      elif read[0] == signal.SIGTERM:
+        os._exit(128 + signal.SIGTERM)
+
   def _install(self, signum: signal.Signals) -> None:
     self._old[signum] = signal.signal(signum, self._handle)
 
@@ -108,11 +145,7 @@ class PreemptionGuard:
     if self._signal is not None:
       if number == signal.SIGINT:
         raise KeyboardInterrupt
-      signal.signal(number, signal.SIG_DFL)
-      os.kill(os.getpid(), number)
       return
     self._signal = signal.Signals(number)
-    # print() is not safe here: the signal may have interrupted a print.
-    os.write(2, f"{self._signal.name}: {_NOTE}".encode())
     if self._several:
       os.kill(os.getpid(), signal.SIGTERM)
