@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tgt_jax.data import sources
+from tgt_jax.data import sources, threads
 
 # Decoded images of a split are kept in memory up to this size.
 IN_MEMORY_BYTES = 2**30
@@ -148,14 +148,16 @@ def source(
   def decode_into(
     out: np.ndarray, ids: Sequence[int], batch: Sequence[Any]
   ) -> None:
-    for row, (example, record) in enumerate(zip(ids, batch, strict=True)):
+    def decode(row: int) -> None:
       try:
-        out[row] = split.decode(split.image_of(record))
+        out[row] = split.decode(split.image_of(batch[row]))
       except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
-          f"{split.name}: the image of {split.where(example)} cannot be"
+          f"{split.name}: the image of {split.where(ids[row])} cannot be"
           f" decoded: {error}. Get the file anew"
         ) from error
+
+    threads.for_each(decode, len(ids), pixels=math.prod(shape[:2]))
 
   def read(ids: np.ndarray) -> np.ndarray:
     out = np.empty((len(ids), *shape), np.uint8)
