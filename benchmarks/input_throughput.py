@@ -210,12 +210,16 @@ def contenders(case: Case) -> dict[str, Iterator[Any]]:
   return made
 
 
-def measure(case: Case, rounds: int, seconds: float) -> dict[str, float]:
+def measure(
+  iterators: dict[str, Iterator[Any]],
+  batch_size: int,
+  rounds: int,
+  seconds: float,
+) -> dict[str, float]:
   """Returns images per second of each contender, the median of the rounds."""
-  iterators = contenders(case)
   rates: dict[str, list[float]] = {name: [] for name in iterators}
   for iterator in iterators.values():
-    assert next(iterator)["image"].shape[0] == case.batch_size
+    assert next(iterator)["image"].shape[0] == batch_size
   for _ in range(rounds):
     for name, iterator in iterators.items():
       count, began = 0, time.perf_counter()
@@ -223,10 +227,22 @@ def measure(case: Case, rounds: int, seconds: float) -> dict[str, float]:
         next(iterator)
         count += 1
       elapsed = time.perf_counter() - began
-      rates[name].append(count * case.batch_size / elapsed)
-  for name in (_OURS, "tgt_jax, one thread", "grain, by sample"):
-    iterators[name].close()  # type: ignore[attr-defined]
+      rates[name].append(count * batch_size / elapsed)
+  for iterator in iterators.values():
+    if hasattr(iterator, "close"):
+      iterator.close()
   return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def show(name: str, batch_size: int, rates: dict[str, float]) -> None:
+  """Prints rates, the first of them being ours."""
+  first, *_ = rates.values()
+  print(f"\n{name}, batch {batch_size}")
+  for who, rate in rates.items():
+    micro = batch_size / rate * 1e6
+    print(
+      f"  {who:24s} {rate:12,.0f} img/s {micro:9.0f} us {first / rate:7.2f}x"
+    )
 
 
 def main() -> None:
@@ -245,16 +261,14 @@ def main() -> None:
     "cases": {},
   }
   for case in cases(arguments.data_dir):
-    rates = measure(case, arguments.rounds, arguments.seconds)
+    rates = measure(
+      contenders(case), case.batch_size, arguments.rounds, arguments.seconds
+    )
     report["cases"][case.name] = {
       "batch_size": case.batch_size,
       "images_per_second": rates,
     }
-    print(f"\n{case.name}, batch {case.batch_size}")
-    for name, rate in rates.items():
-      micro = case.batch_size / rate * 1e6
-      ratio = rates[_OURS] / rate
-      print(f"  {name:24s} {rate:12,.0f} img/s {micro:9.0f} us {ratio:7.2f}x")
+    show(case.name, case.batch_size, rates)
   if arguments.json:
     path = pathlib.Path(arguments.json)
     path.write_text(json.dumps(report, indent=2) + "\n")

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import threads
 
 
 class Augmentation(NamedTuple):
@@ -92,19 +91,18 @@ def random_resized_crop(
 
     height, width = images.shape[1:3]
     boxes = _boxes(uniforms, height, width, area, aspect)[:, (2, 0, 3, 1)]
-    out, pixels = np.empty_like(images), _pixels(images)
-
-    def cut(row: int) -> None:
-      picture = Image.fromarray(pixels[row]).resize(
-        (width, height), Image.Resampling.BILINEAR, box=tuple(boxes[row])
+    out = np.empty_like(images)
+    for row, (pixels, box) in enumerate(
+      zip(_pixels(images), boxes, strict=True)
+    ):
+      picture = Image.fromarray(pixels).resize(
+        (width, height), Image.Resampling.BILINEAR, box=tuple(box)
       )
       out[row] = np.divide(
         np.asarray(picture).reshape(images.shape[1:]),
         np.float32(255),
         dtype=np.float32,
       )
-
-    threads.for_each(cut, len(images), pixels=height * width)
     return out
 
   return Augmentation(4, apply)
@@ -266,16 +264,13 @@ def randaugment(*, num_ops: int = 2, magnitude: float = 9) -> Augmentation:
     # One draw selects the operation and its sign.
     choice = (uniforms * 2 * len(operations)).astype(np.int64)
     out = np.empty_like(pixels)
-
-    def change(row: int) -> None:
+    for row, picks in enumerate(choice.tolist()):
       picture = Image.fromarray(pixels[row])
-      for pick in choice[row].tolist():
+      for pick in picks:
         index, negative = divmod(pick, 2)
         strength = -magnitude / 10 if negative else magnitude / 10
         picture = operations[index][1](picture, strength)
       out[row] = np.asarray(picture)
-
-    threads.for_each(change, len(images), pixels=math.prod(images.shape[1:3]))
     out = out.reshape(images.shape)
     return np.divide(out, np.float32(255), dtype=np.float32)
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tgt_jax.data import sources, threads
+from tgt_jax.progress import Progress
 
 # Decoded images of a split are kept in memory up to this size.
 IN_MEMORY_BYTES = 2**30
-_CHUNK = 512
 
 
 class Records(Protocol):
@@ -145,39 +145,47 @@ def source(
   if in_memory is None:
     in_memory = size * math.prod(shape) <= IN_MEMORY_BYTES
 
-  def decode_into(
-    out: np.ndarray, ids: Sequence[int], batch: Sequence[Any]
-  ) -> None:
-    def decode(row: int) -> None:
-      try:
-        out[row] = split.decode(split.image_of(batch[row]))
-      except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-          f"{split.name}: the image of {split.where(ids[row])} cannot be"
-          f" decoded: {error}. Get the file anew"
-        ) from error
-
-    threads.for_each(decode, len(ids), pixels=math.prod(shape[:2]))
+  def decode(example: int, record: Any) -> np.ndarray:
+    try:
+      return split.decode(split.image_of(record))
+    except (OSError, SyntaxError, ValueError) as error:
+      raise ValueError(
+        f"{split.name}: the image of {split.where(example)} cannot be"
+        f" decoded: {error}. Get the file anew"
+      ) from error
 
   def read(ids: np.ndarray) -> np.ndarray:
-    out = np.empty((len(ids), *shape), np.uint8)
-    numbers = ids.tolist()
-    decode_into(out, numbers, split.records.__getitems__(numbers))
-    return np.divide(out, np.float32(255), dtype=np.float32)
+    out = np.empty((len(ids), *shape), np.float32)
+
+    def rows(piece: slice) -> None:
+      numbers = ids[piece].tolist()
+      batch = split.records.__getitems__(numbers)
+      for image, number, record in zip(out[piece], numbers, batch, strict=True):
+        np.divide(decode(number, record), np.float32(255), out=image)
+
+    threads.for_rows(rows, len(ids), pixels=math.prod(shape[:2]))
+    return out
 
   label_of = split.label_of
   labels = np.empty(size, np.int64)
   if label_of is None:
     labels = np.asarray(split.labels)
   images = np.empty((size if in_memory else 0, *shape), np.uint8)
-  for start in range(0, size if in_memory or label_of else 0, _CHUNK):
-    numbers = list(range(start, min(start + _CHUNK, size)))
-    rows = slice(start, start + len(numbers))
-    batch = split.records.__getitems__(numbers)
-    if label_of is not None:
-      labels[rows] = [label_of(record) for record in batch]
-    if in_memory:
-      decode_into(images[rows], numbers, batch)
+
+  def load(piece: slice) -> None:
+    numbers = list(range(size)[piece])
+    for number, record in zip(
+      numbers, split.records.__getitems__(numbers), strict=True
+    ):
+      if label_of is not None:
+        labels[number] = label_of(record)
+      if in_memory:
+        images[number] = decode(number, record)
+
+  if in_memory or label_of is not None:
+    pixels = math.prod(shape[:2])
+    with Progress(size, f"reading {split.name}", unit="image") as progress:
+      threads.for_rows(load, size, pixels=pixels, done=progress.update)
   if in_memory:
     return sources.from_arrays(
       images,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import encoded, sources, threads
+from tgt_jax.data import encoded, sources
 
 
 class SplitList(NamedTuple):
@@ -66,13 +66,7 @@ class _Files:
     return len(self._paths)
 
   def __getitems__(self, ids: Sequence[int]) -> list[bytes]:
-    found = [b""] * len(ids)
-
-    def read(row: int) -> None:
-      found[row] = self._read(self._root / self._paths[ids[row]])
-
-    threads.for_each(read, len(ids))
-    return found
+    return [self._read(self._root / self._paths[i]) for i in ids]
 
   def _read(self, path: pathlib.Path) -> bytes:
     try:

@@ -17,6 +17,7 @@ processes there are.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ import grain
 import numpy as np
 
 from tgt_jax import checks, longtail
-from tgt_jax.data import draws
+from tgt_jax.data import draws, threads
 from tgt_jax.data.augment import Augmentation
 from tgt_jax.data.sources import Source
 
@@ -143,12 +144,18 @@ def _augment(
   """Applies augmentations; draws for the global batch and uses own rows."""
   total = sum(augmentation.draws for augmentation in augment)
   uniforms = draws.uniforms(seed, stream, step, (batch_size, total))[rows]
-  used = 0
-  for augmentation in augment:
-    part = uniforms[:, used : used + augmentation.draws]
-    images = augmentation.apply(images, part)
-    used += augmentation.draws
-  return images
+  ends = np.cumsum([augmentation.draws for augmentation in augment])
+  columns = np.split(uniforms, ends[:-1], axis=1)
+  out = np.empty_like(images)
+
+  def apply(piece: slice) -> None:
+    some = images[piece]
+    for augmentation, numbers in zip(augment, columns, strict=True):
+      some = augmentation.apply(some, numbers[piece])
+    out[piece] = some
+
+  threads.for_rows(apply, len(images), pixels=math.prod(images.shape[1:3]))
+  return out
 
 
 def training_batches(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on the images of a batch, on all cores where that pays."""
+"""Work on the images of a batch: in small pieces, on all cores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from concurrent import futures
 
-# Below this many pixels, handing an image over takes longer than the work.
-_WORTHWHILE = 128 * 128
+_PIECE = 2**14  # Pixels: what is made of them stays in a core's cache.
+_WORTHWHILE = 2**20  # Pixels: for fewer, threads cost more than they save.
 _MOST = 32
 
 
@@ -28,23 +28,30 @@ def _pool(owner: int) -> futures.ThreadPoolExecutor:
   )
 
 
-def for_each(
-  work: Callable[[int], None], count: int, *, pixels: int = _WORTHWHILE
+def for_rows(
+  work: Callable[[slice], None],
+  count: int,
+  *,
+  pixels: int,
+  done: Callable[[int], None] = lambda rows: None,
 ) -> None:
-  """Calls `work(0)`, ..., `work(count - 1)`, at once where images are large.
+  """Calls `work` on slices that together are `slice(count)`.
 
   Args:
-    work: independent of the other numbers; lets other threads run, as Pillow
-      and numpy do in their inner loops.
-    count: how many.
-    pixels: of one image, where the time depends on them.
+    work: what a slice needs, whatever the others do. It lets other threads run
+      where Pillow or numpy do the work.
+    count: images.
+    pixels: of one image.
+    done: is told how many rows are, in the thread of the caller.
 
   Raises:
-    Exception: the first, by number, that `work` raised.
+    Exception: what `work` raised, for the first slice that failed.
   """
-  if count < 2 or pixels < _WORTHWHILE or cores() == 1:
-    for number in range(count):
-      work(number)
-    return
-  for _ in _pool(os.getpid()).map(work, range(count)):
-    pass
+  rows = max(1, _PIECE // pixels)
+  slices = [slice(i, min(i + rows, count)) for i in range(0, count, rows)]
+  if count * pixels < _WORTHWHILE:
+    slices = [slice(0, count)]
+  alone = len(slices) == 1 or cores() == 1
+  each = map if alone else _pool(os.getpid()).map
+  for piece, _ in zip(slices, each(work, slices), strict=True):
+    done(piece.stop)
