@@ -81,9 +81,9 @@ def main() -> None:
   )
   args = options.parse_args()
   cores = common.prepare(args.threads)
-  from tgt_jax import build
+  from tgt_jax import settings
 
-  config = build.plain(_config(args.config, args.arg))
+  config = settings.plain(_config(args.config, args.arg))
   rows = [measure(config, name) for name in config["arms"]]
   cells = []
   for row in rows:

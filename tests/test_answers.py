@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tgt_jax import answers, build, experiment, fit, teach, trees
+from tgt_jax import (
+  answers,
+  build,
+  experiment,
+  fit,
+  settings,
+  teach,
+  trees,
+)
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.writers import MultiWriter
 
 
 @pytest.fixture(scope="module")
 def setting():
-  config = build.plain(tiny.get_config("2"))
+  config = settings.plain(tiny.get_config("2"))
   sets = experiment.load_sets(config)
   teacher = build.teacher(config)
   frozen = build.init_frozen(

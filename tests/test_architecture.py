@@ -35,6 +35,7 @@ ROWS = (
   ("weights",),  # floor 5
   ("config",),
   ("presets",),
+  ("settings",),
   ("build", "fit"),
   ("teach", "scoring"),
   ("answers",),

@@ -23,7 +23,7 @@ PROGRAMS = """
 import functools, jax, jax.numpy as jnp, numpy as np
 from tests import tiny
 from tgt_jax import build, distributed, methods, training
-config = build.plain(tiny.get_config("6"))
+config = settings.plain(tiny.get_config("6"))
 counts = build.class_counts(config)
 def step_of(mesh):
   arm = build.arm(config, "gradient", counts,

@@ -19,19 +19,22 @@ from absl import flags
 from tests import helpers, tiny
 from tgt_jax import (
   build,
+  distributed,
   evaluate,
   experiment,
   export,
   fit,
+  longtail,
   main,
   results as results_lib,
+  settings as settings_lib,
   train,
 )
 
 
 def settings(steps=12, **changes):
   """The tiny experiment as a plain dict, with dotted keys changed."""
-  config = build.plain(tiny.get_config(str(steps)))
+  config = settings_lib.plain(tiny.get_config(str(steps)))
   for path, value in changes.items():
     section = config
     *parents, last = path.split("__")
@@ -214,6 +217,84 @@ def test_uda_compares_the_strong_view(finished, tmp_path):
   assert moved.pop("weak") < 1e-6
   assert all(0.01 < value < 1 for value in moved.values()), moved
   assert moved.keys() == {"separate", "batch"}
+
+
+def test_a_student_of_ones_own(finished, tmp_path):
+  """Trained, exported, shown where another arm explores, evaluated."""
+  config = settings(
+    2, seeds=1, teacher_dir=str(finished[0] / "teacher"), main_arm="own"
+  )
+  config["student"] = {"name": "tests.tiny:own_student"}
+  config["arms"] = {"own": {}, **config["arms"]}
+  found = train.run(config, tmp_path)
+  assert (tmp_path / "gallery.npz").exists()
+  again = evaluate.evaluate_run(tmp_path)
+  for old, new in zip(found.arms, again.arms, strict=True):
+    assert new.seeds[0].metrics == pytest.approx(old.seeds[0].metrics)
+  with pytest.raises(ValueError, match="allow_imports=True"):
+    export.load_student(tmp_path)
+
+
+def test_the_ids_that_are_recorded_are_those_trained_on(finished):
+  workdir, _ = finished
+  sets = experiment.load_sets(settings())
+  assert experiment.read_config(workdir)["train_ids"] == (
+    longtail.ids_hash(sets.train.ids)
+  )
+
+
+def test_whoever_comes_late_waits_all_the_same(finished, monkeypatch):
+  """A process that finds config.json must not run ahead of the others."""
+  waits = []
+  monkeypatch.setattr(distributed, "barrier", waits.append)
+  experiment.claim_workdir(finished[0], settings(), "")
+  assert len(waits) == 1
+
+
+def test_evaluating_on_other_data_is_refused(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  path = tmp_path / "run" / "config.json"
+  record = json.loads(path.read_text())
+  record["config"]["data"]["seed"] = 1
+  path.write_text(json.dumps(record))
+  with pytest.raises(ValueError, match="not those that it was trained on"):
+    evaluate.evaluate_run(tmp_path / "run")
+
+
+BAD_VALUES = {
+  "arms.gradient.starts.source": "somewhere",
+  "arms.gradient.starts.sampler": "balanced",
+  "starts.strong": ({"name": "randaugmnet"},),
+  "training.together": "allways",
+  "training.batch_size": 0,
+  "training.accumulate": 3,
+  "training.steps": 0,
+  "generator_training.source": "rest",
+  "labeler_training.steps": -1,
+  "augment": ({"name": "crop", "pading": 2},),
+  "evaluation_batch_size": 0,
+  "cadence.log": -1,
+  "gallery_examples": -1,
+  "mesh.data": 0,
+  "sharding_rules": (("kernel", "fsdp", 1),),
+  "reference_arms": ("kd",),
+  "arms": {"a/b": {}},
+  "long_tail.profile": "expo",
+  "long_tail.imbalance_ratio": 0.0,
+  "groups.few_below": 30,
+}
+
+
+@pytest.mark.parametrize("path", BAD_VALUES)
+def test_bad_values_are_named_before_anything_is_written(path, tmp_path):
+  changes = {path.replace(".", "__"): BAD_VALUES[path]}
+  if path == "arms":
+    changes["main_arm"] = "a/b"
+  with pytest.raises(ValueError, match=r"\w") as error:
+    train.run(settings(**changes), tmp_path / "run")
+  words = path.replace("_", " ").replace(".", " ").split()
+  assert any(word in str(error.value) for word in words), error.value
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_nan_loss_stops_and_names_the_last_good_checkpoint(tmp_path):

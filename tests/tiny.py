@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tgt_jax import config as config_lib
+from tgt_jax import config as config_lib, models
 
 GRADIENT = {
   "name": "gradient_ascent",
@@ -12,6 +12,11 @@ GRADIENT = {
   "radius": 0.5,
   "sphere": True,
 }
+
+
+def own_student(num_classes):
+  """A factory that knows neither of data types nor of means."""
+  return models.mlp(num_classes=num_classes, widths=(8,))
 
 
 def get_config(arg="12"):

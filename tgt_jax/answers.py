@@ -110,6 +110,10 @@ def _write(
       if distributed.is_main_process():
         metadata = {"fingerprint": key, "digest": _digest(found)}
         trees.save_tree(part.path, found, metadata)
+      if runtime.guard.requested(seen):
+        raise fit.Preempted(
+          f"teacher on {source.name}: {seen} of {total} answers are kept"
+        )
   distributed.barrier(f"cache {key} is written")
 
 

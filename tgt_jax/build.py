@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a config to the objects of an experiment; configs stop here.
 
-A config describes one experiment: a data set, a teacher, and one or more named
-arms. An arm is a set of overrides of the sections in `ARM_SECTIONS`. A section
-with a `name` is a spec: the name selects a function from a table and the other
-keys are its arguments, so an override that names replaces the whole section,
-and one that does not changes single keys.
+A section with a `name` is a spec: the name selects a function from a table and
+the other keys are its arguments.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -27,6 +22,7 @@ from tgt_jax import (
   losses,
   models,
   registry,
+  settings,
   teachers,
   training,
 )
@@ -38,25 +34,8 @@ from tgt_jax.methods import (
   generator_loss,
   labeler_loss,
 )
+from tgt_jax.settings import Config
 from tgt_jax.types import Generator, Method, Network
-
-Config = dict[str, Any]
-
-# What an arm may override; everything else is shared by all arms.
-ARM_SECTIONS = (
-  "method",
-  "exploration",
-  "label_loss",
-  "distance",
-  "generated_distance",
-  "disagreement",
-  "starts",
-  "student",
-  "student_weights",
-  "optimizer",
-  "training",
-  "pixel_space",
-)
 
 
 class Arm(NamedTuple):
@@ -73,69 +52,6 @@ class Arm(NamedTuple):
   config: Config
   parts: Parts
   method: Method
-
-
-def plain(config: Any) -> Config:
-  """A ConfigDict (or mapping) as a plain nested dict, a copy."""
-  to_dict = getattr(config, "to_dict", None)
-  return to_dict() if to_dict else copy.deepcopy(dict(config))
-
-
-def merge(base: Any, override: Any, *, path: str) -> Any:
-  """Applies an arm's override to one section.
-
-  Args:
-    base: the section of the config.
-    override: what the arm says of it.
-    path: where we are, for errors.
-
-  Raises:
-    ValueError: a key that the section does not have.
-    TypeError: a value of another type than the section's.
-  """
-  if isinstance(base, Mapping) and isinstance(override, Mapping):
-    if "name" in override:
-      return dict(override)
-    merged = dict(base)
-    for key, value in override.items():
-      # The arguments of a spec are checked by the function it names.
-      if key not in base and "name" not in base:
-        near = difflib.get_close_matches(key, list(base), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-          f"{path} has no key {key!r}; it has {', '.join(sorted(base))}.{hint}"
-        )
-      old = base.get(key)
-      merged[key] = (
-        merge(old, value, path=f"{path}.{key}") if key in base else value
-      )
-    return merged
-  number = (int, float)
-  same = isinstance(override, type(base)) or (
-    isinstance(base, float) and isinstance(override, number)
-  )
-  if base is not None and not same:
-    raise TypeError(
-      f"{path} is a {type(base).__name__} ({base!r}); the arm gives"
-      f" {override!r}"
-    )
-  return override
-
-
-def arm_config(config: Config, name: str) -> Config:
-  """The config as the arm `name` sees it."""
-  result = copy.deepcopy(config)
-  for section, override in config["arms"][name].items():
-    path = f"arms.{name}.{section}"
-    if section not in ARM_SECTIONS:
-      near = difflib.get_close_matches(section, ARM_SECTIONS, n=1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
-      raise ValueError(
-        f"{path} cannot be overridden by an arm; an arm may set"
-        f" {', '.join(ARM_SECTIONS)}.{hint}"
-      )
-    result[section] = merge(config[section], override, path=path)
-  return result
 
 
 @functools.cache
@@ -226,7 +142,7 @@ def arm(
   Raises:
     ValueError: unknown name or argument anywhere in the arm's sections.
   """
-  mine = arm_config(config, name)
+  mine = settings.arm_config(config, name)
   distance = lambda section: registry.build(
     losses.DISTANCES, mine[section], family="distance", class_counts=counts
   )
@@ -335,7 +251,7 @@ def abstract(config: Any) -> dict[str, Any]:
   Raises:
     ValueError, TypeError: anything in the config that does not fit.
   """
-  config = data_free_checks(plain(config))
+  config = settings.checked(config)
   counts = class_counts(config)
   rng = jax.eval_shape(lambda: jax.random.key(0))
 
@@ -361,19 +277,3 @@ def abstract(config: Any) -> dict[str, Any]:
     built = arm(config, name, counts)
     shapes[name] = one_step(built.method, example_batch(built.config))
   return shapes
-
-
-def data_free_checks(config: Config) -> Config:
-  """Checks what can be said of a config without its data."""
-  if not config["arms"]:
-    raise ValueError("config.arms is empty; name at least one arm")
-  if config["main_arm"] not in config["arms"]:
-    raise ValueError(
-      f"main_arm {config['main_arm']!r} is not among the arms:"
-      f" {', '.join(config['arms'])}"
-    )
-  if config["seeds"] < 1:
-    raise ValueError(f"seeds must be >= 1, got {config['seeds']}")
-  name = config["data"].get("name", "")
-  registry.resolve(data.DATASETS, name, family="data set")
-  return config

@@ -46,7 +46,7 @@ def default() -> ml_collections.ConfigDict:
   """The defaults: digits-sized images, labels only."""
   config = ml_collections.ConfigDict()
   config.title = "Teacher-guided training"
-  config.seed = 0  # Of the teacher, the subsampling, and the first student.
+  config.seed = 0  # Of the teacher and of the first student.
   config.seeds = 1  # Students per arm, with seeds seed, seed + 1, ...
 
   # Data ---------------------------------------------------------------------

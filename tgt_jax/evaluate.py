@@ -31,17 +31,28 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
 
   Returns:
     `Results` as in results.json, with the new scores.
+
+  Raises:
+    FileNotFoundError: no finished run there.
+    ValueError: the data have changed, or a file is damaged.
   """
   old = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
   sets = experiment.load_sets(config)
+  if sets.train.fingerprint != old.fingerprints["data"]:
+    raise ValueError(
+      f"the data of {workdir} are not those that it was trained on: fingerprint"
+      f" {old.fingerprints['data']} then, {sets.train.fingerprint} now. Point"
+      " config.data in its config.json to where they are"
+    )
   runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
   arms = []
   for arm in old.arms:
     fresh = []
     for seed in arm.seeds:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
-      student = export.load_student(folder)
+      # The run's own config names the factory.
+      student = export.load_student(folder, allow_imports=True)
       variables = jax.tree.map(
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )

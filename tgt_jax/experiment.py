@@ -15,14 +15,15 @@ import jax
 import numpy as np
 
 from tgt_jax import (
-  build,
   data,
   distributed,
   files,
   fit,
+  longtail,
   registry,
   results as results_lib,
   scoring,
+  settings,
   teach,
   writers,
 )
@@ -39,7 +40,7 @@ class Sets(NamedTuple):
     validation: held out from training, or `None`.
     test: what is reported.
     counts: training examples per class, [K].
-    ids_hash: of the ids of `train`.
+    ids_hash: of the ids of `train` where the tail was cut, else "".
   """
 
   train: data.Source
@@ -50,7 +51,7 @@ class Sets(NamedTuple):
   ids_hash: str
 
 
-def load_sets(config: build.Config) -> Sets:
+def load_sets(config: settings.Config) -> Sets:
   """Reads the data and cuts the tail.
 
   Raises:
@@ -84,16 +85,31 @@ def load_sets(config: build.Config) -> Sets:
       np.arange(len(full)), np.searchsorted(full.ids, validation.ids)
     )
     full = data.subset(full, rest)
+    if ids_hash:
+      ids_hash = longtail.ids_hash(train.ids)
   return Sets(
     train, full, validation, dataset.test, train.class_counts(), ids_hash
   )
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """What `config.json` of a run holds."""
-  return files.read_json(
-    pathlib.Path(workdir) / CONFIG, hint="expected the --workdir of a run"
+  """What `config.json` of a run holds.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not one.
+  """
+  path = pathlib.Path(workdir) / CONFIG
+  found: dict[str, Any] = files.read_json(
+    path, hint="expected the --workdir of a run"
   )
+  missing = {"config", "fingerprint", "versions"} - set(found)
+  if missing:
+    raise ValueError(
+      f"{path} has no {', '.join(sorted(missing))}: it is not the record of a"
+      " run. Use another --workdir, or delete that folder to start anew"
+    )
+  return found
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -111,36 +127,42 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
   return [] if old == new else [f"{path}: {old!r} there, {new!r} now"]
 
 
-def claim_workdir(workdir: pathlib.Path, config: build.Config) -> None:
+def claim_workdir(
+  workdir: pathlib.Path, config: settings.Config, train_ids: str
+) -> None:
   """Writes config.json, or checks that it is this experiment's.
+
+  Args:
+    workdir: the run's folder.
+    config: the experiment.
+    train_ids: see `Sets.ids_hash`.
 
   Raises:
     ValueError: the folder belongs to a run of another config; lists the keys.
   """
   path = workdir / CONFIG
   now = json.loads(json.dumps(config))
-  if path.exists():
-    old = read_config(workdir)["config"]
-    lines = _differences(old, now)
-    if lines:
-      shown = "; ".join(lines[:6]) + ("; ..." if len(lines) > 6 else "")
-      raise ValueError(
-        f"{workdir} holds a run of another config ({shown}). Use another"
-        " --workdir, or delete that folder to start anew"
-      )
-    return
-  if distributed.is_main_process():
+  if distributed.is_main_process() and not path.exists():
     workdir.mkdir(parents=True, exist_ok=True)
     record = {
       "config": now,
       "fingerprint": teach.fingerprint(now),
+      "train_ids": train_ids,
       "versions": results_lib.package_versions(),
       "commit": _commit(),
       "command": command_line(),
       "hardware": hardware(),
     }
     files.write_json(path, record)
+  # Always: whoever comes late finds the file, and must wait all the same.
   distributed.barrier("config is written")
+  lines = _differences(read_config(workdir)["config"], now)
+  if lines:
+    shown = "; ".join(lines[:6]) + ("; ..." if len(lines) > 6 else "")
+    raise ValueError(
+      f"{workdir} holds a run of another config ({shown}). Use another"
+      " --workdir, or delete that folder to start anew"
+    )
 
 
 def _commit() -> str:
@@ -168,7 +190,7 @@ def hardware() -> str:
 
 
 def score(
-  config: build.Config,
+  config: settings.Config,
   source: data.Source,
   counts: np.ndarray,
   variables: Any,
@@ -193,7 +215,9 @@ def score(
   )
 
 
-def open_writer(config: build.Config, workdir: pathlib.Path) -> writers.Writer:
+def open_writer(
+  config: settings.Config, workdir: pathlib.Path
+) -> writers.Writer:
   """Metrics of the main process; the others write nothing."""
   if not distributed.is_main_process():
     return writers.MultiWriter()
@@ -217,7 +241,7 @@ def student_folder(workdir: pathlib.Path, arm: str, seed: int) -> pathlib.Path:
 class Experiment(NamedTuple):
   """What all arms of a run share."""
 
-  config: build.Config
+  config: settings.Config
   workdir: pathlib.Path
   sets: Sets
   prepared: teach.Prepared

@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tgt_jax
-from tgt_jax import files, models, trees
+from tgt_jax import files, models, registry, trees
 from tgt_jax.types import ModelState, Network, Params
 
 FORMAT = 1
@@ -93,6 +93,12 @@ def build_network(
       " student comes from, pass allow_imports=True"
     )
   spec["dtype"] = dtype or "float32"
+  # A factory of the user's need not know of what the card adds.
+  added = {"dtype", *card.get("preprocessing", {})} - set(card["model"])
+  factory = registry.resolve(table, str(name), family="model")
+  for key in added:
+    if not registry.takes(factory, key):
+      del spec[key]
   classes = card["num_classes"]
   return models.from_spec(table, spec, num_classes=classes)
 

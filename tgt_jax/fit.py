@@ -118,6 +118,7 @@ class Job(NamedTuple):
     best_metric: the metric whose best checkpoint is kept too.
     start: arrays to begin with instead of drawn ones, by participant; `None`
       in place of a leaf leaves the drawn one.
+    stream: of random numbers; see `training.roots`.
   """
 
   name: str
@@ -130,6 +131,7 @@ class Job(NamedTuple):
   evaluate: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
   best_metric: str | None = None
   start: Mapping[str, Frozen] | None = None
+  stream: str = ""
 
 
 class Fitted(NamedTuple):
@@ -161,7 +163,7 @@ def fit(job: Job, frozen: Params, runtime: Runtime) -> Fitted:
     Diverged: a loss is not finite; names the window and the last checkpoint.
   """
   began = time.monotonic()
-  roots = runtime.replicate(training.roots(job.seeds))
+  roots = runtime.replicate(training.roots(job.seeds, job.stream))
   batch = runtime.put(job.batches[0])
   state, shardings = _initial_state(job, batch, roots, runtime)
   state = _begin(state, job.start or {})

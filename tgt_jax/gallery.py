@@ -10,7 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from tgt_jax import build, data, export, rng as rng_lib, training
+from tgt_jax import (
+  build,
+  data,
+  export,
+  rng as rng_lib,
+  settings,
+  training,
+)
 from tgt_jax.experiment import Experiment, student_folder
 from tgt_jax.exploration import diagnose
 from tgt_jax.methods import Context, Parts, Trace, start_points, trace
@@ -19,7 +26,7 @@ from tgt_jax.pictures import Gallery
 _PROBED = 256  # Examples that the diagnostics look at.
 
 
-def explores(arm: build.Config) -> bool:
+def explores(arm: settings.Config) -> bool:
   """Whether an arm moves latents."""
   return arm["method"]["name"] == "tgt"
 
@@ -97,7 +104,7 @@ def make(experiment: Experiment) -> Gallery | None:
   """What every exploring arm does to some test examples.
 
   The student is the delivered one, so that the views differ by exploration
-  alone.
+  alone; where its arm does not explore, that of the first arm that does.
 
   Returns:
     `None` where no arm explores.
@@ -105,11 +112,12 @@ def make(experiment: Experiment) -> Gallery | None:
   config, sets = experiment.config, experiment.sets
   arms = [build.arm(config, name, sets.counts) for name in config["arms"]]
   arms = [arm for arm in arms if explores(arm.config)]
-  main = next((a for a in arms if a.name == config["main_arm"]), None)
-  if main is None:
+  if not arms:
     return None
+  main = next((a for a in arms if a.name == config["main_arm"]), arms[0])
   student = export.load_student(
-    student_folder(experiment.workdir, main.name, config["seed"])
+    student_folder(experiment.workdir, main.name, config["seed"]),
+    allow_imports=True,  # Of the factory that this run's config names.
   )
   variables = (student.params, student.model_state)
   batch = sets.test.fetch(_examples(sets.test, config["gallery_examples"]))

@@ -40,6 +40,8 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   """Runs the experiment; errors of the user are one line and exit code 1."""
+  if not flags.FLAGS.workdir:
+    raise app.UsageError("--workdir is empty; name the folder of the run")
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
   if logging.get_verbosity() == logging.INFO:  # The default, and chatty.
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> None:
     train.run(flags.FLAGS.config, flags.FLAGS.workdir)
   except fit.Preempted as stop:
     print(f"{stop}. To resume: {experiment.command_line()}", flush=True)
-  except (ValueError, TypeError, OSError, RuntimeError) as error:
+  except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
     fail(error)
 
 

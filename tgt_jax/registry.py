@@ -48,14 +48,27 @@ def resolve(table: Mapping[str, Any], name: str, *, family: str) -> Callable:
   )
 
 
+def _accepted(function: Callable) -> list[str] | None:
+  """The keywords that a function takes, `None` where it takes any."""
+  parameters = inspect.signature(function).parameters.values()
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return None
+  return [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY]
+
+
+def takes(function: Callable, key: str) -> bool:
+  """Whether a function takes an argument of that name."""
+  accepted = _accepted(function)
+  return accepted is None or key in accepted
+
+
 def check_arguments(
   function: Callable, kwargs: Mapping[str, Any], *, what: str
 ) -> None:
   """Raises `ValueError` unless `function` takes every key of `kwargs`."""
-  parameters = inspect.signature(function).parameters.values()
-  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+  accepted = _accepted(function)
+  if accepted is None:
     return
-  accepted = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY]
   for key in kwargs:
     if key not in accepted:
       raise ValueError(

@@ -342,8 +342,8 @@ def read_results(workdir: str | pathlib.Path) -> Results:
     return _parse(dict(found))
   except (TypeError, KeyError, AttributeError, ValueError) as error:
     raise ValueError(
-      f"{path} is not a results file of schema {SCHEMA}: {error}. Run"
-      " tgt_jax.evaluate on the run again, with this version of tgt_jax."
+      f"{path} is not a results file of schema {SCHEMA}: {error}. Delete"
+      " it and give the command of the run again: what is done is not redone."
     ) from error
 
 

@@ -20,6 +20,7 @@ from tgt_jax import (
   distributed,
   fit,
   generators,
+  settings,
   trees,
   weights,
 )
@@ -102,7 +103,7 @@ def starting_arrays(
 
 
 def _measure(
-  config: build.Config, source: data.Source, arrays: tuple[Any, Any]
+  config: settings.Config, source: data.Source, arrays: tuple[Any, Any]
 ) -> Any:
   """The state of a whitened generator with the moments of its latents."""
   params, state = arrays
@@ -119,7 +120,9 @@ def _measure(
   return generators.with_statistics(state, statistics)
 
 
-def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
+def plan(
+  config: settings.Config, sources: Any, counts: np.ndarray
+) -> list[Part]:
   """The teacher's parts in the order they are trained.
 
   Args:
@@ -176,7 +179,7 @@ def plan(config: build.Config, sources: Any, counts: np.ndarray) -> list[Part]:
 
 
 def prepare(
-  config: build.Config,
+  config: settings.Config,
   sources: Any,
   counts: np.ndarray,
   workdir: pathlib.Path,
@@ -220,7 +223,7 @@ def _train(
   frozen: Any,
   folder: pathlib.Path,
   runtime: fit.Runtime,
-  config: build.Config,
+  config: settings.Config,
 ) -> None:
   """Trains one part and writes its file."""
   section = part.training
@@ -251,6 +254,7 @@ def _train(
     directory=folder / part.name,
     cadence=cadence,
     start=begin and {part.participant: begin},
+    stream=part.name,
   )
   state = fit.fit(job, frozen, runtime).state
   first = lambda tree: jax.tree.map(

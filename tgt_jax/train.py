@@ -27,6 +27,7 @@ from tgt_jax import (
   report,
   results as results_lib,
   scoring,
+  settings,
   teach,
 )
 from tgt_jax.checkpoint import PreemptionGuard
@@ -55,17 +56,16 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
     fit.Preempted: asked to stop; the same call resumes.
     ValueError: config, data or workdir do not fit.
   """
-  config, workdir = (
-    build.data_free_checks(build.plain(config)),
-    pathlib.Path(workdir),
-  )
+  config, workdir = settings.checked(config), pathlib.Path(workdir)
   sets = load_sets(config)
   for name in config["arms"]:  # A mistake shows before the teacher trains.
     build.arm(config, name, sets.counts)
-  claim_workdir(workdir, config)
+  _group_names(sets.counts, config["groups"])
   mesh = None
   if jax.device_count() > 1:
     mesh = distributed.make_mesh(**config["mesh"])
+  _check_batches(config, mesh)
+  claim_workdir(workdir, config, sets.ids_hash)
   writer = open_writer(config, workdir)
   try:
     with PreemptionGuard() as guard:
@@ -81,8 +81,25 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   return _finish(experiment, arms)
 
 
+def _check_batches(config: settings.Config, mesh: Any) -> None:
+  """Raises `ValueError` where a batch does not split over the devices."""
+  arms = {f"arms.{n}": settings.arm_config(config, n) for n in config["arms"]}
+  sections = {
+    **{f"{n}.training": arm["training"] for n, arm in arms.items()},
+    "generator_training": config["generator_training"],
+    "labeler_training": config["labeler_training"],
+  }
+  sizes = {f"{n}.batch_size": s["batch_size"] for n, s in sections.items()}
+  sizes["evaluation_batch_size"] = config["evaluation_batch_size"]
+  for name, size in sizes.items():
+    try:
+      distributed.process_batch_size(size, mesh)
+    except ValueError as error:
+      raise ValueError(f"{name}: {error}") from error
+
+
 def _experiment(
-  config: build.Config,
+  config: settings.Config,
   workdir: pathlib.Path,
   sets: Sets,
   prepared: teach.Prepared,
@@ -90,7 +107,9 @@ def _experiment(
 ) -> Experiment:
   """Asks the teacher about every split that needs it."""
   teacher = build.teacher({**config, "pixel_space": False})
-  starts = [build.arm_config(config, name)["starts"] for name in config["arms"]]
+  starts = [
+    settings.arm_config(config, name)["starts"] for name in config["arms"]
+  ]
   wanted = ["test"]
   if sets.validation is not None:
     wanted.append("validation")
@@ -291,7 +310,7 @@ def _train_group(
   }
 
 
-def _start(config: build.Config, arm: build.Arm) -> Any:
+def _start(config: settings.Config, arm: build.Arm) -> Any:
   """What the students begin with, by participant."""
   shapes = jax.eval_shape(
     arm.parts.student.init,
@@ -399,7 +418,7 @@ def _finish(
   return found
 
 
-def _group_names(counts: np.ndarray, thresholds: build.Config) -> list[str]:
+def _group_names(counts: np.ndarray, thresholds: settings.Config) -> list[str]:
   """The group of each class: "many", "medium" or "few"."""
   groups = longtail.many_medium_few(
     counts, many=thresholds["many_above"], few=thresholds["few_below"]

@@ -182,8 +182,7 @@ def test_digits_split_follows_its_seed():
 
 def test_arrays_keep_names_and_classes():
   images = np.zeros((3, 4, 4), np.uint8)
-  dataset = _build(
-    "arrays",
+  dataset = data.arrays(
     train_images=images,
     train_labels=[0, 1, 2],
     test_images=images[:1],
@@ -192,6 +191,16 @@ def test_arrays_keep_names_and_classes():
   )
   assert dataset.test.num_classes == 3
   assert dataset.test.class_names == ("a", "b", "c")
+
+
+def test_arrays_of_two_shapes_are_refused():
+  with pytest.raises(ValueError, match="they must be equal"):
+    data.arrays(
+      train_images=np.zeros((1, 4, 4), np.uint8),
+      train_labels=[0],
+      test_images=np.zeros((1, 5, 5), np.uint8),
+      test_labels=[0],
+    )
 
 
 def test_manifold_has_the_dimension_it_says():
@@ -245,16 +254,6 @@ def test_manifold_classes_are_all_there():
     ({"name": "manifold", "dimension": 0}, "dimension must be > 0"),
     ({"name": "manifold", "dimension": 65}, "pixels and width must be >="),
     ({"name": "manifold", "image_shape": (8, 8)}, r"expected \(H, W, C\)"),
-    (
-      {
-        "name": "arrays",
-        "train_images": np.zeros((1, 4, 4), np.uint8),
-        "train_labels": [0],
-        "test_images": np.zeros((1, 5, 5), np.uint8),
-        "test_labels": [0],
-      },
-      "they must be equal",
-    ),
   ],
 )
 def test_bad_options_are_named(spec, message):

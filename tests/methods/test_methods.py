@@ -244,12 +244,16 @@ def test_cached_answers_of_the_teacher_change_nothing():
 
 def test_mask_equals_the_subset():
   *_, batch = world()
-  loss = methods.kd(parts())
-  masked = {**batch, "mask": jnp.arange(B) < 5}
+  masked = {**batch, "mask": (jnp.arange(B) < 5).astype(jnp.float32)}
   subset = {name: array[:5] for name, array in batch.items()}
-  np.testing.assert_allclose(
-    value(loss, masked)[0], value(loss, subset)[0], rtol=1e-5
-  )
+  for loss in (
+    methods.kd(parts()),
+    methods.tgt(parts(exploration=exploration.stay()), num_generated=2),
+  ):
+    whole, part = value(loss, masked), value(loss, subset)
+    np.testing.assert_allclose(whole[0], part[0], rtol=1e-5)
+    for name, mean in part[1].items():
+      np.testing.assert_allclose(whole[1][name], mean, rtol=1e-5, err_msg=name)
 
 
 def test_start_points_of_their_own():
@@ -325,6 +329,7 @@ def test_pixel_space_has_no_decoder():
   [
     (lambda: methods.tgt(parts(), weights={"labels": 1.0}), "mean 'label'"),
     (lambda: methods.kd(parts(), weights={"label": -1.0}), "label must be"),
+    (lambda: methods.kd(parts(), weights={"generated": 1.0}), "'generated'"),
     (lambda: methods.tgt(parts(), num_generated=0), "num_generated"),
     (lambda: methods.mixup_kd(parts(), alpha=0.0), "alpha must be > 0"),
     (lambda: methods.noise_kd(parts(), sigma=-0.1), "sigma must be >= 0"),

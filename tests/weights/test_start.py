@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tgt_jax import build, experiment, export, models, train, trees, weights
+from tgt_jax import (
+  build,
+  experiment,
+  export,
+  models,
+  settings,
+  train,
+  trees,
+  weights,
+)
 
 SPEC = {"name": "mlp", "widths": (8,), "mean": 0.25, "std": 0.5}
 
@@ -72,7 +81,7 @@ def test_a_run_begins_with_weights(tmp_path):
   """A labeler used as it is, and a student that starts from the same file."""
   tree = arrays(10)
   path = str(write(tmp_path / "w.safetensors", tree))
-  config = build.plain(tiny.get_config("2"))
+  config = settings.plain(tiny.get_config("2"))
   config["generator_training"]["steps"] = 0
   config["generator"] = {**config["generator"], "whitened": True}
   config["labeler"], config["labeler_weights"] = SPEC, path

@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 from tgt_jax.data.augment import AUGMENTATIONS, Augmentation
-from tgt_jax.data.cuts import Holdout, holdout, long_tail, long_tail_counts
-from tgt_jax.data.datasets import DATASETS
+from tgt_jax.data.cuts import (
+  PROFILES,
+  Holdout,
+  holdout,
+  long_tail,
+  long_tail_counts,
+)
+from tgt_jax.data.datasets import DATASETS, arrays
 from tgt_jax.data.pipeline import (
   SAMPLERS,
   evaluation_batches,
@@ -21,9 +27,11 @@ __all__ = [
   "Source",
   "Dataset",
   "DATASETS",
+  "arrays",
   "from_arrays",
   "subset",
   # Cuts.
+  "PROFILES",
   "long_tail",
   "long_tail_counts",
   "Holdout",

@@ -240,7 +240,7 @@ def cifar10(
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
     2009.
   """
-  if data_dir is None:
+  if not data_dir:
     return tfds_source.tfds(dataset="cifar10")
   folder = pathlib.Path(data_dir).expanduser()
   return _read_dataset("cifar10", folder, _layouts10())
@@ -262,7 +262,7 @@ def cifar100(
     ValueError: a corrupt file, or a label out of range.
   """
   checks.one_of(("fine", "coarse"), labels=labels)
-  if data_dir is None:
+  if not data_dir:
     key = "label" if labels == "fine" else "coarse_label"
     return tfds_source.tfds(dataset="cifar100", label_key=key)
   folder = pathlib.Path(data_dir).expanduser()

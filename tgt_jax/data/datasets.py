@@ -90,6 +90,9 @@ def arrays(
 ) -> sources.Dataset:
   """Arrays of the caller, for a notebook.
 
+  A config is plain values, so it names a function that returns this:
+  `config.data = {"name": "__main__:my_data"}`.
+
   Args:
     train_images: [N, H, W] or [N, H, W, C]; uint8, or floating point in [0, 1].
     train_labels: integers [N] in [0, K).
@@ -126,7 +129,6 @@ def arrays(
 
 
 DATASETS: dict[str, Callable[..., sources.Dataset]] = {
-  "arrays": arrays,
   "cifar10": cifar.cifar10,
   "cifar100": cifar.cifar100,
   "digits": digits,

@@ -105,7 +105,7 @@ def fashion_mnist(
     H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for
     Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
   """
-  if data_dir is None:
+  if not data_dir:
     return tfds_source.tfds(dataset="fashion_mnist")
   folder = pathlib.Path(data_dir).expanduser()
   found: dict[str, pathlib.Path] = {}

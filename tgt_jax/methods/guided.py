@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,10 +49,12 @@ class Weights(NamedTuple):
   generated: float = 1.0
 
 
-def _weights(values: Mapping[str, float] | None) -> Weights:
+def _weights(
+  values: Mapping[str, float] | None, names: Sequence[str] = Weights._fields
+) -> Weights:
   values = dict(values or {})
   for key in values:
-    checks.one_of(Weights._fields, weights=key)
+    checks.one_of(names, weights=key)
   weights = Weights(**values)
   checks.non_negative(**weights._asdict())
   return weights
@@ -182,9 +184,14 @@ def guided(
       metrics["loss/distill"] = metrics_lib.mean(values, mask)
     if shown is not None:
       values = parts.generated_distance(generated_logits, shown.targets)
-      total += weights.generated * weighted_mean(shown.weight * values)
-      metrics["loss/generated"] = metrics_lib.mean(values)
-      metrics |= _explore_metrics(batch, shown, num_generated)
+      points = batch.get("starts", batch)
+      there = points.get("mask")
+      if there is not None:
+        there = jnp.repeat(there, num_generated, axis=0)
+      total += weights.generated * weighted_mean(shown.weight * values, there)
+      metrics["loss/generated"] = metrics_lib.mean(values, there)
+      labels = jnp.repeat(points["label"], num_generated, axis=0)
+      metrics |= _explore_metrics(shown, labels, there)
     metrics["train/accuracy"] = metrics_lib.mean(
       (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
     )
@@ -193,13 +200,15 @@ def guided(
   return loss
 
 
-def _explore_metrics(batch: Batch, shown: Shown, number: int) -> Metrics:
-  labels = jnp.repeat(batch.get("starts", batch)["label"], number, axis=0)
+def _explore_metrics(
+  shown: Shown, labels: Array, mask: Array | None
+) -> Metrics:
+  """Length of the moves, and how often the start's label is still the top."""
   kept = jnp.argmax(shown.targets, -1) == labels
   return {
-    "explore/step": metrics_lib.mean(shown.moved),
-    "explore/label_kept": metrics_lib.mean(kept.astype(jnp.float32)),
-    "explore/weight": metrics_lib.mean(shown.weight),
+    "explore/step": metrics_lib.mean(shown.moved, mask),
+    "explore/start_label": metrics_lib.mean(kept.astype(jnp.float32), mask),
+    "explore/weight": metrics_lib.mean(shown.weight, mask),
   }
 
 
@@ -209,8 +218,17 @@ def supervised(parts: Parts) -> LossFn:
 
 
 def kd(parts: Parts, *, weights: Mapping[str, float] | None = None) -> LossFn:
-  """Distillation on the real examples (Hinton et al. 2015)."""
-  return guided(parts, _weights(weights)._replace(generated=0.0))
+  """Distillation on the real examples (Hinton et al. 2015).
+
+  Args:
+    parts: see `Parts`.
+    weights: "label" and "distill"; 1 each where not given.
+
+  Raises:
+    ValueError: another weight; nothing is generated.
+  """
+  given = _weights(weights, ("label", "distill"))
+  return guided(parts, given._replace(generated=0.0))
 
 
 def tgt(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tgt_jax import rng as rng_lib
 from tgt_jax.types import Array, Batch, Method, Metrics, Params, TrainState
 
 Step = Callable[..., tuple[TrainState, Metrics]]
@@ -30,9 +31,18 @@ def jit_once(function: Callable, **options: Any) -> Callable:
   return jax.jit(function, **options, **quick_options())
 
 
-def roots(seeds: tuple[int, ...]) -> Array:
-  """One root key for each seed, shape [S]."""
-  return jnp.stack([jax.random.key(seed) for seed in seeds])
+def roots(seeds: tuple[int, ...], stream: str = "") -> Array:
+  """One root key for each seed, shape [S].
+
+  Args:
+    seeds: of the things that are trained together.
+    stream: sets apart what is trained with the same seed, such as a teacher
+      and its student: networks of one kind would begin alike.
+  """
+  keys = [jax.random.key(seed) for seed in seeds]
+  if stream:
+    keys = [rng_lib.stream(key, stream) for key in keys]
+  return jnp.stack(keys)
 
 
 def init_state(method: Method, root: Array, batch: Batch) -> TrainState:
