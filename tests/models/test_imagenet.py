@@ -259,7 +259,7 @@ def test_paddings_differ(name: str) -> None:
     (
       "resnet_imagenet",
       {"depth": 20},
-      "depth must be one of 10, 18, .* got 20",
+      "depth must be one of 10, 14, 18, .* got 20",
     ),
     ("resnet_imagenet", {"depth": 18, "groups": 2}, "depth 18 has no bottle"),
     ("resnet_imagenet", {"groups": 0}, "groups must be > 0, got 0"),
