@@ -172,9 +172,7 @@ def build_program(args: Any, spent: dict[str, Any]) -> Program:
   with _stage("compiling", spent):
     compiled = lowered.compile()
   found = compiled.memory_analysis()
-  memory = {
-    kind: getattr(found, f"{kind}_size_in_bytes") for kind in _MEMORY
-  }
+  memory = {kind: getattr(found, f"{kind}_size_in_bytes") for kind in _MEMORY}
   return Program(compiled, arguments, flops.count(traced.jaxpr), memory)
 
 

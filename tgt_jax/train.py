@@ -287,11 +287,10 @@ def _start(config: build.Config, arm: build.Arm) -> Any:
     jax.random.key(0),
     build.example_batch(config)["image"],
   )
-  return {
-    "student": teach.starting_arrays(
-      config["student_weights"], config["student"], shapes
-    )
-  }
+  given = teach.starting_arrays(
+    config["student_weights"], config["student"], shapes
+  )
+  return {"student": given}
 
 
 def _export(
