@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -153,6 +154,16 @@ def prepare(threads: int, *, keep_memory: bool = False) -> int:
       )
     os.sched_setaffinity(0, allowed[-threads:])
   return len(os.sched_getaffinity(0))
+
+
+def load_config(path: str, arg: str) -> Any:
+  """The config of an experiment file, `get_config(arg)`."""
+  spec = importlib.util.spec_from_file_location("experiment", path)
+  if spec is None or spec.loader is None:
+    raise ValueError(f"--config: {path} is no Python file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
 
 
 def _cpu_name() -> str:

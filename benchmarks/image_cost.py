@@ -16,7 +16,6 @@ teacher and student, the optimiser and one batch, without activations.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import pathlib
 from typing import Any
@@ -25,15 +24,6 @@ import common
 
 # Chips and dense bfloat16 TFLOP/s of one chip.
 DEVICES = {"v4-8": (4, 275.0), "v5e-8": (8, 197.0), "H200": (1, 989.0)}
-
-
-def _config(path: str, arg: str) -> Any:
-  spec = importlib.util.spec_from_file_location("experiment", path)
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
 
 
 def _bytes(tree: Any) -> int:
@@ -83,7 +73,7 @@ def main() -> None:
   cores = common.prepare(args.threads)
   from tgt_jax import settings
 
-  config = settings.plain(_config(args.config, args.arg))
+  config = settings.plain(common.load_config(args.config, args.arg))
   rows = [measure(config, name) for name in config["arms"]]
   cells = []
   for row in rows:

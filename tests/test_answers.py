@@ -11,6 +11,7 @@ from tests import tiny
 from tgt_jax import (
   answers,
   build,
+  data,
   experiment,
   fit,
   settings,
@@ -54,6 +55,20 @@ def test_answers_are_the_teacher_s(setting, tmp_path):
   one_part = ask(setting, tmp_path / "other", part_rows=10**6)
   for name in found:
     np.testing.assert_allclose(found[name], one_part[name], atol=1e-6)
+
+
+def test_all_splits_are_asked_by_one_program(setting, tmp_path):
+  teacher, prepared, source = setting
+  traced = []
+
+  def label(frozen, x):
+    traced.append(x.shape)
+    return teacher.label(frozen, x)
+
+  counting = teacher._replace(label=label)
+  for rows in (np.arange(40), np.arange(40, 70)):
+    ask((counting, prepared, data.subset(source, rows)), tmp_path)
+  assert len(traced) == 1
 
 
 def test_only_missing_parts_are_computed(setting, tmp_path, capsys):

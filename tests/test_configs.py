@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import pytest
 
-from tgt_jax import build, config as config_lib
+from tgt_jax import build, config as config_lib, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -124,6 +124,18 @@ def test_config_builds(path: pathlib.Path, argument: str) -> None:
   assert leaves
   for leaf in leaves:
     assert isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("argument", ["smoke", "resnet50,taesd,smoke"])
+def test_image_experiment_runs_to_its_end(
+  argument: str, tmp_path: pathlib.Path
+) -> None:
+  config = _module(ROOT / "configs" / "imagenet_lt.py").get_config(argument)
+  found = train.run(config, tmp_path)
+  assert found.arms[0].steps == 2
+  for name in ("report.html", "results.json", "student.safetensors"):
+    assert (tmp_path / name).is_file()
 
 
 @files

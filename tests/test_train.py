@@ -66,6 +66,11 @@ def same(first, second, **tolerance):
       np.testing.assert_array_equal(a, b)
 
 
+def test_what_is_not_trained_has_no_moments():
+  optimizer = build.optimizer({"name": "adam", "learning_rate": 1e-3}, 0)
+  assert not jax.tree.leaves(optimizer.init({"kernel": np.ones((2, 3))}))
+
+
 def test_a_run_leaves_what_it_promises(finished):
   workdir, found = finished
   for name in (

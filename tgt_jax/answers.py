@@ -8,6 +8,7 @@ that a killed run goes on where it stopped.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -94,7 +95,7 @@ def _write(
   batch_size: int,
 ) -> None:
   """Computes the parts that are not there."""
-  ask = _asker(teacher, runtime)
+  ask = runtime.jit(_asker(teacher, runtime.mesh))
   total = sum(part.stop - part.start for part in parts)
   seen = 0
   with Progress(total, f"teacher on {source.name}", unit="image") as progress:
@@ -136,15 +137,17 @@ def _digest(found: Columns) -> str:
   return digest(*(found[name] for name in sorted(found)))
 
 
-def _asker(teacher: Teacher, runtime: fit.Runtime) -> Callable:
+@functools.cache
+def _asker(teacher: Teacher, mesh: jax.sharding.Mesh | None) -> Callable:
+  """One function for all splits, so that it is compiled once."""
+
   def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
     return {
       "teacher_logits": teacher.label(frozen, x).logits,
       "latent": teacher.encode(frozen, x),
     }
 
-  asked: Callable = jax.jit(runtime.per_example(ask))
-  return asked
+  return distributed.per_example(mesh)(ask)
 
 
 def compute(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from tgt_jax import (
   data,
@@ -108,11 +109,11 @@ def class_counts(config: Config) -> np.ndarray:
 
 
 def optimizer(spec: Mapping[str, Any], steps: int) -> Any:
-  """An optax optimiser from a spec."""
+  """An optax optimiser from a spec; one without state for no updates."""
+  if not steps:
+    return optax.identity()
   kwargs = dict(spec)
-  return training.make_optimizer(
-    kwargs.pop("name"), steps=max(1, steps), **kwargs
-  )
+  return training.make_optimizer(kwargs.pop("name"), steps=steps, **kwargs)
 
 
 def student_init(student: Network) -> Callable:

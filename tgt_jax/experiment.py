@@ -211,8 +211,14 @@ def score(
     (runtime.put(batch, seeds=False) for batch in batches),
     logits=logits,
     class_counts=counts,
-    groups=(config["groups"]["many_above"], config["groups"]["few_below"]),
+    groups=thresholds(config),
+    jit=runtime.jit,
   )
+
+
+def thresholds(config: settings.Config) -> tuple[float, float]:
+  """Of the groups of classes, as `longtail.many_medium_few` takes them."""
+  return config["groups"]["many_above"], config["groups"]["few_below"]
 
 
 def open_writer(

@@ -44,7 +44,7 @@ class Runtime(NamedTuple):
       `distributed.state_shardings`.
     guard: answers whether to stop.
     writer: receives metrics.
-    quick: compile updates quickly instead of well, for a few of them.
+    quick: compile quickly instead of well, for a few updates and images.
   """
 
   mesh: jax.sharding.Mesh | None
@@ -62,6 +62,11 @@ class Runtime(NamedTuple):
   def per_example(self) -> Callable[[Callable], Callable]:
     """See `distributed.per_example`."""
     return distributed.per_example(self.mesh)
+
+  def jit(self, function: Callable, **options: Any) -> Callable:
+    """`jax.jit`, compiled as this run wants it."""
+    quick = training.quick_options() if self.quick else {}
+    return jax.jit(function, **options, **quick)
 
   def put(self, batch: Any, *, seeds: bool = True) -> Any:
     """Moves a host batch, [S, B, ...] or [B, ...], to the devices."""
@@ -360,7 +365,7 @@ class _Loop:
       total = jax.device_get(window["loss/total"].total)
       self.check_finite({"loss/total": total / count}, step)
     # An update can end in a NaN whose loss nobody has seen yet.
-    if not bool(_all_finite(state.params)):
+    if not bool(training.jit_once(_all_finite)(state.params)):
       self.check_finite(
         {"loss/total": np.full(len(self.job.seeds), np.nan)}, step
       )
@@ -373,7 +378,6 @@ class _Loop:
     )
 
 
-@jax.jit
 def _all_finite(params: Params) -> jax.Array:
   leaves = jax.tree.leaves(params)
   return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

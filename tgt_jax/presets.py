@@ -170,13 +170,21 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
         "name": "bigbigan",
         "ch": 8,
         "encoder_size": _SMOKE_SIZE,
-        "encoder_blocks": (1, 1, 1, 1),
+        "encoder_blocks": (1, 1),
         "head_width": 32,
+        "head_blocks": 1,
       }
     elif config.generator.name == "autoencoder_kl":
-      config.generator.update(dtype="float32", chunk=2, widths=(32, 32))
-    else:
-      config.generator.dtype = "float32"
+      config.generator.update(
+        dtype="float32", chunk=2, widths=(32, 32), blocks=1
+      )
+    elif config.generator.name == "taesd":
+      config.generator.update(
+        dtype="float32",
+        width=16,
+        encoder_blocks=(0, 1, 1),
+        decoder_blocks=(1, 1, 0),
+      )
     if config.labeler.name == "efficientnet_b3":
       config.labeler = {
         "name": "efficientnet",
@@ -184,10 +192,12 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
         "depth": 0.25,
         **small,
       }
-    student = {**config.student.to_dict(), **small}
-    if "width" in student:
-      student["width"] = 0.25
-    config.student = student
+    student = config.student.to_dict()
+    if student["name"] == "resnet50":
+      student = {"name": "resnet_imagenet", "depth": 14}
+    elif student["name"] == "mobilenet_v3_large":
+      student |= {"width": 0.25, "depth": 0.25}
+    config.student = {**student, **small}
     config.arms = config_lib.arms(kept)
   config.long_tail.profile = ""
   config.main_arm = arms[-1]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import metrics
+from tgt_jax import metrics, training
 from tgt_jax.results import SeedResult, defined
 from tgt_jax.types import Array, Batch, Network
 
@@ -39,9 +39,8 @@ def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
   return sums
 
 
-@functools.partial(jax.jit, static_argnames="logits")
 def _batch_sums(variables: Any, batch: Batch, *, logits: Logits) -> Any:
-  """Sums of one batch for every seed; compiled once per network and split."""
+  """Sums of one batch for every seed."""
   one = lambda v: _sums(logits(v, batch["image"]), batch)
   if jax.tree.leaves(variables)[0].shape[0] > 1:
     return jax.vmap(one)(variables)
@@ -56,6 +55,7 @@ def score(
   logits: Logits,
   class_counts: np.ndarray,
   groups: tuple[float, float],
+  jit: Callable[..., Callable] = jax.jit,
 ) -> Scores:
   """Scores several sets of parameters on one split.
 
@@ -67,15 +67,44 @@ def score(
       same network, so that it is compiled once.
     class_counts: training examples per class, [K], for many / medium / few.
     groups: thresholds, see `longtail.many_medium_few`.
+    jit: compiles, with the options of `jax.jit`.
 
   Returns:
     Metrics by their names in results.json, each [S], and "per_class" [S, K].
   """
-  total = None
+  total, batch_sums = None, jit(_batch_sums, static_argnames="logits")
   for batch in batches:
-    new = _batch_sums(variables, batch, logits=logits)
+    new = batch_sums(variables, batch, logits=logits)
     total = new if total is None else jax.tree.map(jnp.add, total, new)
   return _summary(jax.device_get(total), class_counts, groups)
+
+
+def score_answers(
+  logits: np.ndarray,
+  labels: np.ndarray,
+  *,
+  class_counts: np.ndarray,
+  groups: tuple[float, float],
+) -> Scores:
+  """Scores what was said of a whole split, without asking again.
+
+  Args:
+    logits: [N, K]; they are taken as the teacher's.
+    labels: [N].
+    class_counts: training examples per class, [K].
+    groups: thresholds, see `longtail.many_medium_few`.
+
+  Returns:
+    As `score`, of one seed.
+  """
+  batch = {
+    "label": labels,
+    "mask": np.ones(len(labels), np.float32),
+    "teacher_logits": logits,
+  }
+  total = jax.device_get(training.jit_once(_sums)(logits, batch))
+  total = jax.tree.map(lambda a: np.asarray(a)[None], total)
+  return _summary(total, class_counts, groups)
 
 
 def _summary(

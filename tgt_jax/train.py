@@ -39,6 +39,7 @@ from tgt_jax.experiment import (
   open_writer,
   read_config,
   student_folder,
+  thresholds,
 )
 
 
@@ -195,7 +196,7 @@ def seed_groups(
 ) -> list[tuple[int, ...]]:
   """Which seeds train as one program."""
   how = arm.config["training"]["together"]
-  if how == "auto":
+  if how == "auto" and len(seeds) > 1:
     batch = build.example_batch(arm.config)
     shapes = jax.eval_shape(arm.method.init, jax.random.key(0), batch)
     # Vmapped over kernels, a convolution becomes a grouped one, which is
@@ -312,6 +313,8 @@ def _train_group(
 
 def _start(config: settings.Config, arm: build.Arm) -> Any:
   """What the students begin with, by participant."""
+  if not config["student_weights"]:
+    return None
   shapes = jax.eval_shape(
     arm.parts.student.init,
     jax.random.key(0),
@@ -320,7 +323,7 @@ def _start(config: settings.Config, arm: build.Arm) -> Any:
   given = teach.starting_arrays(
     config["student_weights"], config["student"], shapes
   )
-  return given and {"student": given}
+  return {"student": given}
 
 
 def _export(
@@ -357,12 +360,12 @@ def _export(
 def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
   """The labeler's row of the table, from what it said of the test split."""
   config = experiment.config
-  label = build.label_function(config)
   arrays = experiment.prepared.frozen["labeler"]
-  scores = experiment.score(
-    "test",
-    jax.tree.map(lambda a: a[None], arrays),
-    lambda frozen, x: label(frozen, x).logits,
+  scores = scoring.score_answers(
+    experiment.columns["test"]["teacher_logits"],
+    experiment.sets.test.labels,
+    class_counts=experiment.sets.counts,
+    groups=thresholds(config),
   )
   found = scoring.seed_results(scores, (config["seed"],))[0]
   return results_lib.TeacherResult(

@@ -84,7 +84,9 @@ def test_thin_mobilenets_keep_their_last_layer() -> None:
   assert params["stem_conv"]["kernel"].shape == (3, 3, 3, 16)
   assert params["head"]["kernel"].shape == (1280, 5)
   expanded = [
-    shape.expanded for stage in mobilenet_v3._shapes(0.75) for shape in stage
+    shape.expanded
+    for stage in mobilenet_v3._shapes(0.75, 1.0)
+    for shape in stage
   ]
   # The table of the published width 0.75.
   assert expanded == [
@@ -242,6 +244,21 @@ def test_drop_connect_needs_random_numbers() -> None:
   assert not np.array_equal(first, second)
 
 
+def test_shallow_mobilenet_keeps_the_first_blocks_of_each_stage() -> None:
+  whole = _template(_build("mobilenet_v3_large"))["params"]
+  for depth, count in ((0.5, 9), (0.01, 6)):
+    shallow = _template(_build("mobilenet_v3_large", depth=depth))["params"]
+    blocks = {name for name in shallow if "_block_" in name}
+    assert len(blocks) == count
+    assert {f"stage_{stage}_block_0" for stage in range(6)} <= blocks
+    for name in blocks:
+      same = jax.tree.map(
+        lambda a, b: a.shape == b.shape,
+        *(tree[name]["depthwise_conv"] for tree in (shallow, whole)),
+      )
+      assert all(jax.tree.leaves(same)), name
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet"])
 def test_paddings_differ(name: str) -> None:
   x = _images()
@@ -259,7 +276,7 @@ def test_paddings_differ(name: str) -> None:
     (
       "resnet_imagenet",
       {"depth": 20},
-      "depth must be one of 10, 18, .* got 20",
+      "depth must be one of 10, 14, 18, .* got 20",
     ),
     ("resnet_imagenet", {"depth": 18, "groups": 2}, "depth 18 has no bottle"),
     ("resnet_imagenet", {"groups": 0}, "groups must be > 0, got 0"),
@@ -269,6 +286,7 @@ def test_paddings_differ(name: str) -> None:
     ("resnet50_v2", {"stride_on": "conv"}, "stride_on: unknown 'conv'"),
     ("bit_resnet50", {"standardize_eps": 0.0}, "standardize_eps must be > 0"),
     ("mobilenet_v3_large", {"width": 0.0}, "width must be > 0, got 0"),
+    ("mobilenet_v3_large", {"depth": 1.5}, r"depth must be in \[0.0, 1.0\]"),
     ("efficientnet", {"padding": "valid"}, "padding: unknown 'valid'"),
     ("efficientnet", {"drop_connect": -0.1}, "drop_connect must be in"),
     ("efficientnet_b0", {"std": 0.0}, r"std\[0\] must be > 0, got 0.0"),

@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -36,12 +37,15 @@ _STAGES: tuple[tuple[tuple[int, int, float, int, bool, str], ...], ...] = (
 )
 
 
-def _shapes(width: float) -> tuple[tuple[bottlenecks.Shape, ...], ...]:
-  """The blocks of every stage at a width multiplier."""
+def _shapes(
+  width: float, depth: float
+) -> tuple[tuple[bottlenecks.Shape, ...], ...]:
+  """The blocks of every stage."""
   before, stages = _stem_width(width), []
   for stage in _STAGES:
     shapes = []
-    for kernel, strides, expansion, channels, squeezes, activation in stage:
+    kept = stage[: math.ceil(depth * len(stage))]
+    for kernel, strides, expansion, channels, squeezes, activation in kept:
       expanded = round_channels(before * expansion)
       before = round_channels(channels * width)
       squeezed = round_channels(expanded / 4) if squeezes else 0
@@ -64,6 +68,7 @@ class MobileNetV3(nn.Module):
 
   num_classes: int
   width: float
+  depth: float
   padding: str
   bn_eps: float
   dropout: float
@@ -92,7 +97,7 @@ class MobileNetV3(nn.Module):
     block = bottlenecks.InvertedBottleneck
     block = nn.remat(block) if self.remat else block
     features = []
-    for stage, shapes in enumerate(_shapes(self.width)):
+    for stage, shapes in enumerate(_shapes(self.width, self.depth)):
       for i, shape in enumerate(shapes):
         x = block(
           shape=shape,
@@ -125,6 +130,7 @@ def mobilenet_v3_large(
   *,
   num_classes: int,
   width: float = 1.0,
+  depth: float = 1.0,
   padding: str = "SAME",
   bn_eps: float = 1e-3,
   dropout: float = 0.0,
@@ -143,6 +149,8 @@ def mobilenet_v3_large(
     num_classes: number of logits K.
     width: multiplies the channels of all but the last hidden layer, which
       keeps 1280.
+    depth: share of a stage's blocks that are kept, the first ones, in
+      (0, 1].
     padding: of the convolutions, one of `PADDINGS` of `convolutions`.
     bn_eps: added to the variances of batch normalisation.
     dropout: probability of dropping a unit before the last layer, in [0, 1).
@@ -161,11 +169,13 @@ def mobilenet_v3_large(
   Raises:
     ValueError: an argument out of its range.
   """
-  checks.positive(width=width, bn_eps=bn_eps)
+  checks.positive(width=width, depth=depth, bn_eps=bn_eps)
+  checks.in_range(0.0, 1.0, depth=depth)
   checks.one_of(convolutions.PADDINGS, padding=padding)
   return as_network(
     MobileNetV3(
       width=width,
+      depth=depth,
       padding=padding,
       bn_eps=bn_eps,
       remat=remat,

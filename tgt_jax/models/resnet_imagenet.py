@@ -26,6 +26,7 @@ from tgt_jax.types import Array, Network, Outputs
 # Blocks of the four stages, and whether they are bottlenecks.
 DEPTHS = {
   10: ((1, 1, 1, 1), False),
+  14: ((1, 1, 1, 1), True),
   18: ((2, 2, 2, 2), False),
   34: ((3, 4, 6, 3), False),
   50: ((3, 4, 6, 3), True),
