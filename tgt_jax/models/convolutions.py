@@ -212,6 +212,30 @@ def conv(
   )(x)
 
 
+def _taps(
+  size: Sequence[int], window: int, strides: int, padding: Pairs
+) -> list[tuple[int, int]]:
+  """The places of a kernel that meet a pixel somewhere, not only padding."""
+
+  def of_axis(length: int, before: int, after: int) -> list[int]:
+    starts = range(-before, length + after - window + 1, strides)
+    return [
+      i for i in range(window) if any(0 <= s + i < length for s in starts)
+    ]
+
+  rows, columns = (
+    of_axis(length, *pair) for length, pair in zip(size, padding, strict=True)
+  )
+  return [(i, j) for i in rows for j in columns]
+
+
+def _tap(kernel: Array, i: int, j: int, shape: Sequence[int]) -> Array:
+  """One number per channel, spread over an image."""
+  channels = kernel.shape[-1]
+  tap = jax.lax.slice(kernel, (i, j, 0, 0), (i + 1, j + 1, 1, channels))
+  return jax.lax.broadcast_in_dim(tap, shape, (0, 1, 2, 3))
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def shifted_products(
   x: Array, kernel: Array, strides: int, padding: Pairs
@@ -228,16 +252,33 @@ def shifted_products(
     strides: of both axes.
     padding: pixels before and after the rows, and the columns.
   """
-  window = kernel.shape[0]
-  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  return _shifted_products(x, kernel, strides, padding)
+
+
+# Here `jit` saves tracing a shape again, and `lax` is quicker to trace than
+# `jax.numpy`: with its gradient, 0.3 s became 0.06 s per layer.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _shifted_products(
+  x: Array, kernel: Array, strides: int, padding: Pairs
+) -> Array:
+  window, size = kernel.shape[0], x.shape[1:3]
+  pads = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
+  padded = jax.lax.pad(x, jax.lax.full((), 0, x.dtype), pads)
   shape = _output_size(padded, window, strides)
   slices = _window_slices(padded, window, strides, shape)
-  taps = kernel.reshape(window**2, 1, 1, 1, -1)
-  total = sum(piece * tap for piece, tap in zip(slices, taps, strict=True))
+  products = [
+    jax.lax.mul(
+      slices[i * window + j],
+      _tap(kernel, i, j, (x.shape[0], *shape, x.shape[3])),
+    )
+    for i, j in _taps(size, window, strides, padding)
+  ]
+  total = functools.reduce(jax.lax.add, products)
   # Else XLA computes the products anew in whatever reads them several times.
   return jax.lax.optimization_barrier(total)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _placed_products(
   x: Array, kernel: Array, strides: int, padding: Pairs
 ) -> Array:
@@ -249,15 +290,16 @@ def _placed_products(
   batch, height, width, channels = x.shape
   window = kernel.shape[0]
   last = window - 1
-  full = sum(
-    jnp.pad(
-      x * kernel[i, j].reshape(1, 1, 1, -1),
-      ((0, 0), (last - i, i), (last - j, j), (0, 0)),
+  zero = jax.lax.full((), 0, x.dtype)
+  placed = [
+    jax.lax.pad(
+      jax.lax.mul(x, _tap(kernel, i, j, x.shape)),
+      zero,
+      ((0, 0, 0), (last - i, i, 0), (last - j, j, 0), (0, 0, 0)),
     )
-    for i in range(window)
-    for j in range(window)
-  )
-  full = jax.lax.optimization_barrier(full)
+    for i, j in _taps((height, width), window, strides, padding)
+  ]
+  full = jax.lax.optimization_barrier(functools.reduce(jax.lax.add, placed))
   starts = [last - before for before, _ in padding]
   ends = [
     start + size + sum(pair) - last
