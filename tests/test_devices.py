@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
-from tests import helpers
-from tgt_jax import experiment, export
+from tests import helpers, tiny
+from tgt_jax import experiment, export, train
 
 # The whole tiny experiment; two processes find each other by the environment.
 TRAIN = """
@@ -89,7 +90,8 @@ def same(first, second):
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("one")
-  helpers.run_with_devices(TRAIN, 1, workdir, timeout=300)
+  assert jax.device_count() == 1
+  train.run(tiny.get_config("6"), workdir)
   return workdir
 
 

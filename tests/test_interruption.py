@@ -66,19 +66,20 @@ def undisturbed(tmp_path_factory, cache):
   return workdir
 
 
+def last_step(workdir):
+  """Of the student's updates in the log; 0 where there is none."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  records = map(json.loads, filter(lambda line: line.endswith("}"), lines))
+  return max((r["step"] for r in records if r["arm"] == "gradient"), default=0)
+
+
 def wait_for_step(workdir, step, process):
   """Waits until the student has logged that many updates."""
-  path = workdir / "metrics.jsonl"
   limit = time.monotonic() + 240
   while time.monotonic() < limit:
     assert process.poll() is None, process.communicate()[0]
-    lines = path.read_text().splitlines() if path.exists() else []
-    done = [
-      record["step"]
-      for record in map(json.loads, filter(lambda s: s.endswith("}"), lines))
-      if record["arm"] == "gradient"
-    ]
-    if done and max(done) >= step:
+    if last_step(workdir) >= step:
       return
     time.sleep(0.02)
   raise AssertionError("the run did not get there")
@@ -100,48 +101,50 @@ def steps_logged(workdir):
   ]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_resumes_to_the_same_bits(
-  how, tmp_path, undisturbed, cache
-):
-  workdir = tmp_path / "run"
-  process = start(workdir, cache=cache)
-  wait_for_step(workdir, 10, process)
-  process.send_signal(how)
-  out = finish(process)
-  assert not (workdir / "results.json").exists(), "killed too late to tell"
-  if how is signal.SIGTERM:
-    assert process.returncode == 0, out
-    assert "To resume: python -m tgt_jax.main" in out
-  else:
-    assert process.returncode == -signal.SIGKILL
-  process = start(workdir, cache=cache)
-  out = finish(process)
-  assert process.returncode == 0, out
-  assert "gradient: resumed at update" in out
-  assert students(workdir) == students(undisturbed)
-  logged = steps_logged(workdir)
-  assert len(logged) == len(set(logged))
-  assert logged[-1] == STEPS
-
-
-def test_a_truncated_checkpoint_falls_back(tmp_path, undisturbed, cache):
-  workdir = tmp_path / "run"
-  process = start(workdir, cache=cache)
-  wait_for_step(workdir, 20, process)
-  process.kill()
-  process.communicate()
+def damage_newest(workdir):
+  """Cuts the newest checkpoint's largest file in half; returns its step."""
   folder = workdir / "arms" / "gradient" / "checkpoints"
   steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
   assert len(steps) > 1
   files = [p for p in (folder / str(steps[-1])).rglob("*") if p.is_file()]
   largest = max(files, key=lambda p: p.stat().st_size)
   os.truncate(largest, largest.stat().st_size // 2)
+  return steps[-1]
+
+
+def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, undisturbed, cache):
+  """Asked to stop, then killed, then killed and its newest file damaged."""
+  workdir = tmp_path / "run"
+
+  def interrupt(how):
+    step = last_step(workdir) + 8  # Not what an earlier process has logged.
+    process = start(workdir, cache=cache)
+    wait_for_step(workdir, step, process)
+    process.send_signal(how)
+    out = finish(process)
+    assert not (workdir / "results.json").exists(), "killed too late to tell"
+    return process.returncode, out
+
+  code, out = interrupt(signal.SIGTERM)
+  assert code == 0, out
+  assert "To resume: python -m tgt_jax.main" in out
+  code, out = interrupt(signal.SIGKILL)
+  assert code == -signal.SIGKILL
+  assert "gradient: resumed at update" in out
+  code, out = interrupt(signal.SIGKILL)
+  assert code == -signal.SIGKILL
+  assert "gradient: resumed at update" in out
+  assert "is unreadable" not in out
+  damaged = damage_newest(workdir)
+
   process = start(workdir, cache=cache)
   out = finish(process)
   assert process.returncode == 0, out
-  assert f"checkpoint of step {steps[-1]}" in out
+  assert f"checkpoint of step {damaged}" in out
   assert "is unreadable" in out
   assert "gradient: resumed at update" in out
-  assert f"resumed at update {steps[-1]}\n" not in out
+  assert f"resumed at update {damaged}\n" not in out
   assert students(workdir) == students(undisturbed)
+  logged = steps_logged(workdir)
+  assert len(logged) == len(set(logged))
+  assert logged[-1] == STEPS

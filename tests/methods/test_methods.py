@@ -73,7 +73,7 @@ def value(loss, batch=None, rng=None):
   _, _, frozen, default = world()
   batch = default if batch is None else batch
   state = method_of(loss).init(jax.random.key(7), default)
-  function = jax.value_and_grad(loss, has_aux=True)
+  function = jax.jit(jax.value_and_grad(loss, has_aux=True))
   (total, aux), grads = function(
     state.params,
     state.model_state,
@@ -175,7 +175,7 @@ def test_nothing_flows_into_the_teacher(name):
       state.params, state.model_state, frozen, batch, jax.random.key(0), 0
     )[0]
 
-  for leaf in jax.tree.leaves(jax.grad(of_frozen)(frozen)):
+  for leaf in jax.tree.leaves(jax.jit(jax.grad(of_frozen))(frozen)):
     np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
 
 

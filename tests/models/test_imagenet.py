@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 from tests.models.random_weights import random_weights
 from tgt_jax import models, registry, trees
 from tgt_jax.models import bottlenecks, mobilenet_v3
+from tgt_jax.models.resnet_v2 import DEPTHS
 from tgt_jax.weights import convert, export, rules
 from tgt_jax.weights.tables import mobile, resnets
 
@@ -24,6 +26,14 @@ THIN = {
   "mobilenet_v3_large": {"width": 0.25},
   "efficientnet": {"width": 0.25, "depth": 0.4},
 }
+
+# Every kind of block, and one behind another of its kind; else as published.
+SHORT_MOBILENET = (
+  ((3, 1, 1, 16, False, "relu"),),
+  ((5, 2, 3, 40, True, "relu"), (5, 1, 3, 40, True, "relu")),
+  ((3, 2, 6, 80, False, "hard_swish"),),
+)
+SHORT_EFFICIENTNET = ((1, 3, 1, 1, 16), (4, 5, 2, 6, 24))
 
 # Of the publications, or of the libraries that publish the weights.
 COUNTS = {
@@ -56,6 +66,16 @@ def _build(name: str, **kwargs):
   return registry.build(
     models.MODELS, {"name": name, **options}, family="model"
   )
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Networks of few blocks: what the test says, it says of every block."""
+  monkeypatch.setattr(mobilenet_v3, "_STAGES", SHORT_MOBILENET)
+  # The function of the same name hides the module from `import`.
+  efficientnet = importlib.import_module("tgt_jax.models.efficientnet")
+  monkeypatch.setattr(efficientnet, "_STAGES", SHORT_EFFICIENTNET)
+  monkeypatch.setitem(DEPTHS, 50, (2, 1))
 
 
 def _template(network, size: int = 64):
@@ -94,6 +114,7 @@ def test_thin_mobilenets_keep_their_last_layer() -> None:
   ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", [*THIN, "resnet50_v2", "bit_resnet50"])
 def test_remat_recomputes_every_block(name: str) -> None:
   def blocks_of(remat: bool) -> int:
@@ -110,6 +131,7 @@ def test_remat_recomputes_every_block(name: str) -> None:
   assert blocks_of(True) == sum("_block_" in key for key in params) > 1
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10", "mobilenet_v3_large"])
 def test_remat_changes_no_number(name: str) -> None:
@@ -135,6 +157,7 @@ def test_remat_changes_no_number(name: str) -> None:
     np.testing.assert_allclose(got, want, atol=1e-8 * scale + 1e-12)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_forward_and_reverse_mode_agree(name: str) -> None:
@@ -154,6 +177,7 @@ def test_forward_and_reverse_mode_agree(name: str) -> None:
   np.testing.assert_allclose(tangent, want, atol=1e-10 * scale)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_bfloat16_is_close_to_float32(name: str) -> None:
@@ -170,6 +194,7 @@ def test_bfloat16_is_close_to_float32(name: str) -> None:
   np.testing.assert_allclose(got, exact, atol=0.05 * scale)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_first_weights(name: str) -> None:
@@ -230,6 +255,7 @@ def test_drop_connect_skips_whole_examples() -> None:
   np.testing.assert_allclose(got[~kept], 0.0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("short")
 def test_drop_connect_needs_random_numbers() -> None:
   network = _build("efficientnet", dropout=0.0, drop_connect=0.9)
   x = _images()
@@ -259,6 +285,7 @@ def test_shallow_mobilenet_keeps_the_first_blocks_of_each_stage() -> None:
       assert all(jax.tree.leaves(same)), name
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet"])
 def test_paddings_differ(name: str) -> None:
   x = _images()

@@ -162,7 +162,8 @@ CASES = {
     models.efficientnet_lite0, _lite0, mobile.EFFICIENTNET_LITE0, _LITE0
   ),
 }
-# What an ordinary run compares; the others differ in depth or options alone.
+# What an ordinary run compares; the others differ in depth or options alone,
+# and `pytest -m oracle` has them too.
 QUICK = (
   "resnet10",
   "resnet50",
@@ -272,7 +273,7 @@ def _stages(model: Any, names: tuple[str, ...]) -> list[Any]:
 @pytest.mark.parametrize(
   "name",
   [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.full_size)
     for name in CASES
   ],
 )

@@ -45,6 +45,15 @@ SMALL = {
   },
 }
 CHEAP = ("mlp", "cnn", "resnet")
+# Deeper ones of a family: their tables are counted in test_imagenet.py.
+DEEP = (
+  "resnet101",
+  "resnet152",
+  "resnext50",
+  "efficientnet_b1",
+  "efficientnet_b2",
+  "efficientnet_b3",
+)
 
 
 def _images(count: int = 4, shape: tuple[int, ...] = (9, 8, 2)) -> jax.Array:
@@ -69,7 +78,13 @@ def test_every_model_is_under_test() -> None:
   assert SMALL.keys() == models.MODELS.keys()
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.full_size) if name in DEEP else name
+    for name in models.MODELS
+  ],
+)
 def test_shapes(name: str) -> None:
   network, x = _build(name), _images()
 
