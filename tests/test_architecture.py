@@ -40,7 +40,7 @@ ROWS = (
   ("teach", "scoring"),
   ("answers",),
   ("experiment",),
-  ("curves",),
+  ("curves", "streams"),
   ("gallery", "report", "compare", "evaluate"),
   ("train",),  # floor 6
   ("main",),  # floor 7

@@ -20,7 +20,8 @@ flags.DEFINE_string("workdir", None, "Folder of the run.")
 flags.DEFINE_enum(
   "multihost", "auto", ["auto", "on", "off"], "Whether to join processes."
 )
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
+flags.register_validator("workdir", bool, "name the folder of the run")
 
 
 def fail(error: Exception, where: str = "") -> NoReturn:
@@ -40,14 +41,11 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   """Runs the experiment; errors of the user are one line and exit code 1."""
-  if not flags.FLAGS.workdir:
-    raise app.UsageError("--workdir is empty; name the folder of the run")
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
   if logging.get_verbosity() == logging.INFO:  # The default, and chatty.
     logging.set_verbosity(logging.WARNING)
-  # Imported here, so that --help answers at once.
-  from tgt_jax import distributed, experiment, fit, train
+  from tgt_jax import distributed, experiment, fit, train  # After --help.
 
   try:
     distributed.initialize(flags.FLAGS.multihost)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,11 +22,11 @@ from tgt_jax import (
   longtail,
   models,
   pictures,
-  registry,
   report,
   results as results_lib,
   scoring,
   settings,
+  streams,
   teach,
 )
 from tgt_jax.checkpoint import PreemptionGuard
@@ -65,7 +64,7 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   mesh = None
   if jax.device_count() > 1:
     mesh = distributed.make_mesh(**config["mesh"])
-  _check_batches(config, mesh)
+  streams.check_sizes(config, mesh)
   claim_workdir(workdir, config, sets.ids_hash)
   writer = open_writer(config, workdir)
   try:
@@ -80,23 +79,6 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   finally:
     writer.close()
   return _finish(experiment, arms)
-
-
-def _check_batches(config: settings.Config, mesh: Any) -> None:
-  """Raises `ValueError` where a batch does not split over the devices."""
-  arms = {f"arms.{n}": settings.arm_config(config, n) for n in config["arms"]}
-  sections = {
-    **{f"{n}.training": arm["training"] for n, arm in arms.items()},
-    "generator_training": config["generator_training"],
-    "labeler_training": config["labeler_training"],
-  }
-  sizes = {f"{n}.batch_size": s["batch_size"] for n, s in sections.items()}
-  sizes["evaluation_batch_size"] = config["evaluation_batch_size"]
-  for name, size in sizes.items():
-    try:
-      distributed.process_batch_size(size, mesh)
-    except ValueError as error:
-      raise ValueError(f"{name}: {error}") from error
 
 
 def _experiment(
@@ -136,59 +118,6 @@ def _experiment(
     for split in wanted
   }
   return Experiment(config, workdir, sets, prepared, columns, runtime)
-
-
-def _batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
-  """One seed's training batches, start points included."""
-  config, sets = arm.config, experiment.sets
-  train, starts = config["training"], config["starts"]
-  augment, strong = (
-    [
-      registry.build(data.AUGMENTATIONS, spec, family="augmentation")
-      for spec in specs
-    ]
-    for specs in (config["augment"], starts["strong"])
-  )
-  views = {"strong": strong} if strong else {}
-  separate = starts["source"] != "batch"
-
-  def stream(
-    source: str,
-    sampler: str,
-    number: int,
-    augment: Sequence[Any],
-    views: Mapping[str, Sequence[Any]],
-  ) -> Any:
-    # Where images are augmented, the teacher is asked in the step.
-    columns = {} if augment else dict(experiment.columns[source])
-    if config["pixel_space"]:
-      columns.pop("latent", None)
-    return data.training_batches(
-      getattr(sets, source),
-      batch_size=train["batch_size"],
-      # Start points have an order of their own.
-      seed=2 * seed + number,
-      num_steps=train["steps"],
-      sampler=sampler,
-      augment=augment,
-      views=views,
-      columns=columns,
-      shard=experiment.runtime.shard,
-    )
-
-  sampler = train["sampler"]
-  streams = {
-    "": stream("train", sampler, 0, augment, {} if separate else views)
-  }
-  if separate:
-    streams["starts"] = stream(
-      starts["source"],
-      starts["sampler"],
-      1,
-      augment if starts["augment"] else (),
-      views,
-    )
-  return data.zip_batches(streams)
 
 
 def seed_groups(
@@ -281,7 +210,7 @@ def _train_group(
     method=arm.method,
     seeds=seeds,
     batches=data.stack_batches(
-      [_batches(experiment, arm, seed) for seed in seeds]
+      [streams.batches(experiment, arm, seed) for seed in seeds]
     ),
     steps=train["steps"],
     directory=folder,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.models.random_weights import random_weights
-from tgt_jax.models import convolutions
+from tgt_jax.models import convolutions, depthwise
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -77,7 +77,7 @@ def test_shifted_products(window, strides, padding, size) -> None:
   theirs = functools.partial(_depthwise, strides=strides, pairs=pairs)
 
   def ours(x, kernel):
-    return convolutions.shifted_products(x, kernel, strides, pairs)
+    return depthwise.shifted_products(x, kernel, strides, pairs)
 
   _equal(_in_every_mode(ours, (x, kernel)), _in_every_mode(theirs, (x, kernel)))
 
@@ -88,7 +88,7 @@ def test_shifted_products_of_many_kernels() -> None:
   def gradient(x, kernel):
     return jax.grad(
       lambda *args: jnp.sin(
-        convolutions.shifted_products(*args, 2, ((0, 1), (1, 1)))
+        depthwise.shifted_products(*args, 2, ((0, 1), (1, 1)))
       ).sum(),
       (0, 1),
     )(x, kernel)

@@ -129,6 +129,16 @@ def image_shape(
   return height, width, channels
 
 
+def _decode(split: EncodedSplit, example: int, record: Any) -> np.ndarray:
+  try:
+    return split.decode(split.image_of(record))
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ValueError(
+      f"{split.name}: the image of {split.where(example)} cannot be decoded:"
+      f" {error}. Get the file anew"
+    ) from error
+
+
 def source(
   split: EncodedSplit, *, in_memory: bool | None = None
 ) -> sources.Source:
@@ -145,15 +155,6 @@ def source(
   if in_memory is None:
     in_memory = size * math.prod(shape) <= IN_MEMORY_BYTES
 
-  def decode(example: int, record: Any) -> np.ndarray:
-    try:
-      return split.decode(split.image_of(record))
-    except (OSError, SyntaxError, ValueError) as error:
-      raise ValueError(
-        f"{split.name}: the image of {split.where(example)} cannot be"
-        f" decoded: {error}. Get the file anew"
-      ) from error
-
   def read(ids: np.ndarray) -> np.ndarray:
     out = np.empty((len(ids), *shape), np.float32)
 
@@ -161,7 +162,7 @@ def source(
       numbers = ids[piece].tolist()
       batch = split.records.__getitems__(numbers)
       for image, number, record in zip(out[piece], numbers, batch, strict=True):
-        np.divide(decode(number, record), np.float32(255), out=image)
+        np.divide(_decode(split, number, record), np.float32(255), out=image)
 
     threads.for_rows(rows, len(ids), pixels=math.prod(shape[:2]))
     return out
@@ -180,7 +181,7 @@ def source(
       if label_of is not None:
         labels[number] = label_of(record)
       if in_memory:
-        images[number] = decode(number, record)
+        images[number] = _decode(split, number, record)
 
   if in_memory or label_of is not None:
     pixels = math.prod(shape[:2])

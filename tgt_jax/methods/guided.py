@@ -184,14 +184,10 @@ def guided(
       metrics["loss/distill"] = metrics_lib.mean(values, mask)
     if shown is not None:
       values = parts.generated_distance(generated_logits, shown.targets)
-      points = batch.get("starts", batch)
-      there = points.get("mask")
-      if there is not None:
-        there = jnp.repeat(there, num_generated, axis=0)
+      there = _of_starts(batch, "mask", num_generated)
       total += weights.generated * weighted_mean(shown.weight * values, there)
       metrics["loss/generated"] = metrics_lib.mean(values, there)
-      labels = jnp.repeat(points["label"], num_generated, axis=0)
-      metrics |= _explore_metrics(shown, labels, there)
+      metrics |= _explore_metrics(batch, shown, num_generated)
     metrics["train/accuracy"] = metrics_lib.mean(
       (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
     )
@@ -200,11 +196,16 @@ def guided(
   return loss
 
 
-def _explore_metrics(
-  shown: Shown, labels: Array, mask: Array | None
-) -> Metrics:
+def _of_starts(batch: Batch, name: str, number: int) -> Any:
+  """An array of the start points, a row per new example, or `None`."""
+  array = batch.get("starts", batch).get(name)
+  return None if array is None else jnp.repeat(array, number, axis=0)
+
+
+def _explore_metrics(batch: Batch, shown: Shown, number: int) -> Metrics:
   """Length of the moves, and how often the start's label is still the top."""
-  kept = jnp.argmax(shown.targets, -1) == labels
+  mask = _of_starts(batch, "mask", number)
+  kept = jnp.argmax(shown.targets, -1) == _of_starts(batch, "label", number)
   return {
     "explore/step": metrics_lib.mean(shown.moved, mask),
     "explore/start_label": metrics_lib.mean(kept.astype(jnp.float32), mask),

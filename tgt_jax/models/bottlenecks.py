@@ -16,7 +16,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from tgt_jax.models import convolutions, layers
+from tgt_jax.models import convolutions, depthwise, layers
 from tgt_jax.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -138,7 +138,7 @@ class InvertedBottleneck(nn.Module):
       y = norms.conv_norm(
         y, shape.expanded, 1, activation=shape.activation, name="expand"
       )
-    y = convolutions.depthwise(
+    y = depthwise.depthwise(
       y,
       shape.kernel,
       strides=shape.strides,

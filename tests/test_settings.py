@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a config is said before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import tiny
+from tgt_jax import settings, train
+
+BAD_VALUES = {
+  "arms.gradient.starts.source": "somewhere",
+  "arms.gradient.starts.sampler": "balanced",
+  "starts.strong": ({"name": "randaugmnet"},),
+  "training.together": "allways",
+  "training.batch_size": 0,
+  "training.accumulate": 3,
+  "training.steps": 0,
+  "generator_training.source": "rest",
+  "labeler_training.steps": -1,
+  "augment": ({"name": "crop", "pading": 2},),
+  "evaluation_batch_size": 0,
+  "cadence.log": -1,
+  "gallery_examples": -1,
+  "mesh.data": 0,
+  "sharding_rules": (("kernel", "fsdp", 1),),
+  "reference_arms": ("kd",),
+  "arms": {"a/b": {}},
+  "long_tail.profile": "expo",
+  "long_tail.imbalance_ratio": 0.0,
+  "groups.few_below": 30,
+}
+
+
+@pytest.mark.parametrize("path", BAD_VALUES)
+def test_bad_values_are_named(path, tmp_path):
+  config = section = settings.plain(tiny.get_config())
+  *parents, last = path.split(".")
+  for parent in parents:
+    section = section[parent]
+  section[last] = BAD_VALUES[path]
+  if path == "arms":
+    config["main_arm"] = "a/b"
+  with pytest.raises(ValueError, match=r"\w") as error:
+    train.run(config, tmp_path / "run")
+  words = path.replace("_", " ").replace(".", " ").split()
+  assert any(word in str(error.value) for word in words), error.value
+  assert not (tmp_path / "run").exists()
