@@ -9,7 +9,8 @@ their weights and the images are random, and nothing comes from a cache: the
 step encodes its start points itself. Printed are
 
   the operations of matrix products and convolutions, counted in the traced
-  program, which does not count what checkpointing computes anew in XLA;
+  program (above `generator.chunk` examples the gradient decodes twice, and
+  that counts too);
   XLA's memory analysis of the compiled program;
   the median time of a step, and what follows from it.
 
@@ -253,11 +254,11 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def main() -> None:
   args = _arguments()
   cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  where = common.environment(cores)  # Before anything can be changed.
   spent: dict[str, Any] = {}
   program = build_program(args, spent)
   seconds = measure(program, args.steps, spent)
   found = _summary(args, program, seconds)
-  where = common.environment(cores)
   print(f"\n{args.config}, batch {args.batch}\n{common.describe(where)}")
   print(common.table(("", "value"), _rows(found)))
   common.finish(
