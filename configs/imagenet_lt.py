@@ -37,7 +37,12 @@ def get_config(arg=""):
   config.title = "ImageNet-LT"
   presets.paper_images(
     config,
-    data={"name": "imagenet_lt", "data_dir": "", "source": "folder"},
+    data={
+      "name": "imagenet_lt",
+      "data_dir": "",
+      "source": "folder",
+      "in_memory": False,
+    },
     num_classes=1000,
     train_size=115_846,
     epochs=90,

@@ -37,7 +37,12 @@ def get_config(arg=""):
   config.title = "Places-LT"
   presets.paper_images(
     config,
-    data={"name": "places_lt", "data_dir": "", "source": "folder"},
+    data={
+      "name": "places_lt",
+      "data_dir": "",
+      "source": "folder",
+      "in_memory": False,
+    },
     num_classes=365,
     train_size=62_500,
     epochs=90,
