@@ -33,16 +33,18 @@ def step_of(mesh):
   noise = jax.random.uniform(jax.random.key(1), batch["image"].shape)
   batch = {**batch, "image": noise, "starts": {**batch["starts"],
                                                "image": noise}}
-  frozen = build.init_frozen(config, jax.random.key(0), batch["image"])
-  state = arm.method.init(jax.random.key(2), batch)
-  return arm, state, frozen, batch
+  @jax.jit
+  def init(batch):
+    frozen = build.init_frozen(config, jax.random.key(0), batch["image"])
+    return arm.method.init(jax.random.key(2), batch), frozen
+  return arm, *init(batch), batch
 def explore(arm, state, frozen, batch):
   return methods.make_neighbours(
       arm.parts, methods.explored(arm.parts), state.params["student"],
       state.model_state["student"], frozen, batch, jax.random.key(3),
       state.step)
 arm, state, frozen, batch = step_of(None)
-alone = explore(arm, state, frozen, batch)
+alone = jax.jit(functools.partial(explore, arm))(state, frozen, batch)
 plain, _ = jax.jit(arm.method.update)(state, frozen, batch, jax.random.key(3))
 mesh = distributed.make_mesh()
 arm, *_ = step_of(mesh)

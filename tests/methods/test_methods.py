@@ -31,9 +31,10 @@ def world():
     "image": jax.random.uniform(keys[0], (B, *SHAPE)),
     "label": jnp.arange(B) % K,
   }
+  init = lambda made, key: jax.jit(made.init)(key, batch["image"])
   frozen = {
-    "generator": teachers.Frozen(*generator.init(keys[1], batch["image"])),
-    "labeler": (teachers.Frozen(*labeler.init(keys[2], batch["image"])),),
+    "generator": teachers.Frozen(*init(generator, keys[1])),
+    "labeler": (teachers.Frozen(*init(labeler, keys[2])),),
   }
   # Sharper opinions than a random network has.
   frozen["labeler"] = jax.tree.map(lambda a: 3.0 * a, frozen["labeler"])
@@ -62,7 +63,7 @@ def method_of(loss, **options):
   student = world()[0]
 
   def init(rng, batch):
-    params, state = student.init(rng, batch["image"])
+    params, state = jax.jit(student.init)(rng, batch["image"])
     return {"student": params}, {"student": state}
 
   return methods.from_loss(loss, init, optax.adam(1e-2), **options)
@@ -188,22 +189,26 @@ def test_generated_examples_are_constants_of_the_student():
   state = method_of(methods.kd(made)).init(jax.random.key(7), batch)
   from tgt_jax.rng import stream
 
-  shown = methods.make_neighbours(
-    made,
-    methods.explored(made),
-    state.params["student"],
-    {},
-    frozen,
-    batch,
-    stream(jax.random.key(9), "explore"),
-    jnp.zeros((), jnp.int32),
-  )
+  @jax.jit
+  def neighbours(student):
+    return methods.make_neighbours(
+      made,
+      methods.explored(made),
+      student,
+      {},
+      frozen,
+      batch,
+      stream(jax.random.key(9), "explore"),
+      jnp.zeros((), jnp.int32),
+    )
+
+  shown = neighbours(state.params["student"])
 
   def plain(params):
     outputs, _ = made.student.apply(params["student"], {}, shown.image)
     return jnp.mean(made.generated_distance(outputs.logits, shown.targets))
 
-  expected = jax.grad(plain)(state.params)
+  expected = jax.jit(jax.grad(plain))(state.params)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
     grads,
@@ -222,7 +227,8 @@ def test_gradient_exploration_raises_disagreement_more_than_random():
     state = method_of(methods.tgt(made)).init(jax.random.key(7), batch)
     context = methods.Context(state.params["student"], {}, frozen, 0)
     starts = methods.start_points(batch, jax.random.key(3), 4, False)
-    before, after = methods.trace(made, context, starts).disagreement
+    traced = jax.jit(functools.partial(methods.trace, made))(context, starts)
+    before, after = traced.disagreement
     rise[name] = float(jnp.mean(after - before))
   assert rise["gradient"] > 0
   assert rise["gradient"] > 2 * abs(rise["random"])
