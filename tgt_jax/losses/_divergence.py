@@ -24,15 +24,15 @@ from tgt_jax.types import Array
 
 # Up to here a log-ratio is small: series instead of differences.
 _NEAR = 0.5
-# Terms of the series; the next one is below float64's precision at _NEAR.
-_TERMS = 16
+# Degree of the series by bytes per number: the next term is below its rounding.
+_DEGREE = {4: 8, 8: 16}
 
 
 @jax.custom_jvp
 def _excess(r: Array) -> Array:
   """exp(r) - 1 - r for |r| <= _NEAR, without cancellation."""
   series = jnp.ones_like(r)
-  for n in range(_TERMS, 2, -1):
+  for n in range(_DEGREE[r.dtype.itemsize], 2, -1):
     series = 1.0 + series * r / n
   return 0.5 * jnp.square(r) * series
 
@@ -43,15 +43,9 @@ def _excess_jvp(primals, tangents):
   return _excess(r), jnp.expm1(r) * tangent
 
 
-def _log_mean_exp(log_p: Array, values: Array, axis: int) -> Array:
-  """The log of sum_k p_k exp(values_k) for |values| <= _NEAR; keeps the axis."""
-  growth = jnp.sum(jnp.exp(log_p) * jnp.expm1(values), axis=axis, keepdims=True)
-  return jnp.log1p(growth)
-
-
 def log_ratio(
   log_p: Array, log_q: Array, difference: Array, axis: int
-) -> Array:
+) -> tuple[Array, Array]:
   """The log of q / p, to a relative precision where the two nearly agree.
 
   Args:
@@ -61,30 +55,33 @@ def log_ratio(
     axis: the class axis.
 
   Returns:
-    [..., K]; 0 for a class at -inf on both sides, infinite for one at -inf on
-    one side.
+    The log-ratios, [..., K]: 0 for a class at -inf on both sides, infinite for
+    one at -inf on one side. And the difference of the two log-partitions,
+    [...], or inf where the two do not nearly agree.
   """
   out_of_p, out_of_q = jnp.isneginf(log_p), jnp.isneginf(log_q)
+  out_of_both = out_of_p & out_of_q
   kept = ~(out_of_p | out_of_q)
 
-  # The ratio does not depend on the centre, so it needs no derivative.
+  # The result does not depend on the centre, so it needs no derivative.
+  p = jnp.exp(log_p)
   inside = jnp.where(kept, difference, 0.0)
-  centre = jax.lax.stop_gradient(
-    jnp.sum(jnp.exp(log_p) * inside, axis=axis, keepdims=True)
-  )
+  centre = jax.lax.stop_gradient(jnp.sum(p * inside, axis=axis, keepdims=True))
   inside = jnp.where(kept, inside - centre, 0.0)
   near = jnp.all(
-    (jnp.abs(inside) <= _NEAR) & (out_of_p == out_of_q),
+    jnp.where(kept, jnp.abs(inside) <= _NEAR, out_of_both),
     axis=axis,
     keepdims=True,
   )
   inside = jnp.where(near, inside, 0.0)
-  exact = inside - _log_mean_exp(log_p, inside, axis)
+  growth = jnp.log1p(jnp.sum(p * jnp.expm1(inside), axis=axis, keepdims=True))
 
-  rounded = jnp.where(out_of_p & out_of_q, 0.0, log_q) - jnp.where(
-    out_of_p & out_of_q, 0.0, log_p
+  rounded = jnp.where(out_of_both, 0.0, log_q) - jnp.where(
+    out_of_both, 0.0, log_p
   )
-  return jnp.where(near, jnp.where(kept, exact, 0.0), rounded)
+  exact = jnp.where(kept, inside - growth, 0.0)
+  shift = jnp.where(near, centre + growth, jnp.inf)
+  return jnp.where(near, exact, rounded), jnp.squeeze(shift, axis)
 
 
 def divergence(p: Array, q: Array, ratio: Array, axis: int) -> Array:
@@ -103,29 +100,12 @@ def divergence(p: Array, q: Array, ratio: Array, axis: int) -> Array:
   return jnp.sum(jnp.where(near, close, apart), axis=axis)
 
 
-def log_middle_ratio(ratio: Array) -> Array:
-  """log((p + q) / 2) - log p, given log q - log p; finite."""
-  near = jnp.abs(ratio) <= _NEAR
-  close = jnp.log1p(0.5 * jnp.expm1(jnp.where(near, ratio, 0.0)))
-  limits = jnp.finfo(ratio.dtype)
-  far = jnp.clip(jnp.where(near, 0.0, ratio), limits.min, limits.max)
-  return jnp.where(near, close, jnp.logaddexp(far, 0.0) - jnp.log(2.0))
-
-
-def entropy(log_p: Array, logits: Array, axis: int) -> Array:
-  """-sum_k p_k log p_k, [...]; `logits` are those of p, [..., K].
-
-  Of a nearly uniform p it is log K less the divergence from uniform: the same
-  value, and a gradient that does not cancel.
-  """
-  kept = ~jnp.isneginf(log_p)
-  log_count = jnp.log(
-    jnp.sum(kept, axis=axis, keepdims=True).astype(log_p.dtype)
+def to_middle(ratio: Array) -> tuple[Array, Array]:
+  """Log(m / p) and log(m / q), m = (p + q) / 2, given log(q / p)."""
+  more = ratio > 0
+  # log((1 + exp(-|ratio|)) / 2), written so that it has derivatives at 0.
+  shared = jnp.log1p(0.5 * jnp.expm1(jnp.where(more, -ratio, ratio)))
+  return (
+    shared + jnp.where(more, ratio, 0.0),
+    shared + jnp.where(more, 0.0, -ratio),
   )
-  log_uniform = jnp.where(kept, -log_count, -jnp.inf)
-  ratio = log_ratio(log_uniform, log_p, logits, axis)
-  flat = jnp.all(jnp.abs(ratio) <= _NEAR, axis=axis)
-  p = jnp.exp(log_p)
-  lost = divergence(p, jnp.exp(log_uniform), -ratio, axis)
-  direct = -jnp.sum(p * jnp.where(p == 0, 0.0, log_p), axis=axis)
-  return jnp.where(flat, jnp.squeeze(log_count, axis) - lost, direct)
