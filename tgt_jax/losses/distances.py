@@ -8,8 +8,8 @@ one value for each of them: no reduction over examples. `where` keeps classes
 its value and its gradient are 0.
 
 Logits are finite, or -inf for a class that a side excludes. A logit of +inf or
-NaN, or an example with all classes at -inf, is no distribution and gives NaN:
-a network that overflows shall be seen.
+NaN, or an example with all classes at -inf, is no distribution and its value is
+NaN (of `logit_mse` it may be infinite): a network that overflows shall be seen.
 
 No function stops the gradient of the teacher. Training holds the teacher
 constant, but gradient exploration differentiates the same distance through
