@@ -24,7 +24,9 @@ COUNT = jnp.zeros(3, jnp.int32)
     lambda: checks.floating(a=VECTOR, b=jnp.zeros(2, jnp.bfloat16)),
     lambda: checks.floating(a=np.zeros(2)),
     lambda: checks.integer(a=COUNT, b=np.zeros(2, np.uint8)),
+    lambda: checks.finite(shift=-1e300, count=0),
     lambda: checks.positive(step_size=1e-30),
+    lambda: checks.positive(width=np.float32(2), depth=np.int64(1)),
     lambda: checks.non_negative(sigma=0.0, beta=1),
     lambda: checks.in_range(0, 1, smoothing=0.0, momentum=1),
     lambda: checks.one_of(["kl", "mse"], distance="kl"),
@@ -85,6 +87,26 @@ def test_what_is_right_passes(check):
       lambda: checks.non_negative(sigma=float("nan")),
       ValueError,
       "sigma .* nan",
+    ),
+    (
+      lambda: checks.finite(shift=float("-inf")),
+      ValueError,
+      "shift must be finite, got -inf",
+    ),
+    (
+      lambda: checks.positive(tau=float("inf")),
+      ValueError,
+      "tau must be finite, got inf",
+    ),
+    (
+      lambda: checks.non_negative(sigma=0.0, beta=float("inf")),
+      ValueError,
+      "beta must be finite, got inf",
+    ),
+    (
+      lambda: checks.in_range(0, 1, smoothing=float("nan")),
+      ValueError,
+      "smoothing .* nan",
     ),
     (
       lambda: checks.in_range(0, 1, smoothing=1.5),

@@ -40,11 +40,7 @@ def test_counts_of_fashion_mnist_lt():
 )
 def test_exponential_profile(head, num_classes, ratio):
   hypothesis.assume(ratio <= head)
-  try:
-    counts = longtail.exponential_counts(head, num_classes, ratio)
-  except ValueError:  # Rounding down may leave nothing of exactly one.
-    assert head / ratio < 1 + 1e-9
-    return
+  counts = longtail.exponential_counts(head, num_classes, ratio)
   assert counts.shape == (num_classes,)
   assert counts[0] == head
   assert np.all(np.diff(counts) <= 0)
@@ -52,6 +48,50 @@ def test_exponential_profile(head, num_classes, ratio):
   ratios = counts[1:] / (counts[:-1] + 1)  # Of reals that were rounded down.
   step = ratio ** (-1 / max(num_classes - 1, 1))
   assert np.all(ratios <= step + 1e-9)
+
+
+def test_the_rarest_class_may_have_one_example_at_every_head():
+  for head in range(1, 2000):
+    for classes in (2, 10, 100):
+      counts = longtail.exponential_counts(head, classes, head)
+      assert (counts[0], counts[-1]) == (head, 1), (head, classes)
+
+
+@hypothesis.given(
+  head=strategies.integers(1, 5000),
+  num_classes=strategies.integers(2, 40),
+  ratio=strategies.integers(1, 5000),
+)
+def test_exponential_profile_in_whole_numbers(head, num_classes, ratio):
+  """n <= head * ratio ** (-k / m) is n ** m * ratio ** k <= head ** m."""
+  hypothesis.assume(ratio <= head)
+  counts = longtail.exponential_counts(head, num_classes, ratio)
+  m = num_classes - 1
+  for k, n in enumerate(counts.tolist()):
+    assert n**m * ratio**k <= head**m < (n + 1) ** m * ratio**k
+
+
+def test_powers_that_are_whole_numbers():
+  """1000 ** (1/3), 64 ** (1/6): a rounding below, and an example is lost."""
+  assert longtail.exponential_counts(1000, 4, 1000).tolist() == [
+    1000, 100, 10, 1,
+  ]  # fmt: skip
+  assert longtail.exponential_counts(64, 7, 64).tolist() == [
+    64, 32, 16, 8, 4, 2, 1,
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize("power", [1e-9, 1e-3, 0.1, 6.0, 1e6, 1e9])
+def test_pareto_profile_at_any_power(power):
+  counts = longtail.pareto_counts(1000, 20, 5, power=power)
+  assert (counts[0], counts[-1]) == (1000, 5)
+  assert np.all(np.diff(counts) <= 0)
+  # Towards an exponential law as the power grows, to a step as it falls.
+  if power >= 1e6:
+    law = np.log(20 / np.arange(1, 21)) / np.log(20)
+    np.testing.assert_allclose(counts, 5 + 995 * law, atol=1.0)
+  if power <= 1e-3:
+    assert counts.tolist() == [1000] + [5] * 19
 
 
 def test_pareto_profile_is_that_of_imagenet_lt():
@@ -79,7 +119,14 @@ def test_pareto_profile_by_hand():
     (lambda: longtail.exponential_counts(5, 3, 10), "at most 5"),
     (lambda: longtail.pareto_counts(5, 3, 6), "tail"),
     (lambda: longtail.pareto_counts(5, 3, 0), "tail"),
+    (lambda: longtail.exponential_counts(5, 1, np.inf), "finite and >= 1"),
+    (lambda: longtail.exponential_counts(5, 3, np.nan), "finite and >= 1"),
     (lambda: longtail.pareto_counts(5, 3, 1, power=0.0), "power"),
+    (lambda: longtail.pareto_counts(5, 3, 1, power=np.inf), "power .* inf"),
+    (lambda: longtail.pareto_counts(5, 3, 1, power=np.nan), "power .* nan"),
+    (lambda: longtail.log_prior([3, 1], smoothing=np.inf), "smoothing"),
+    (lambda: longtail.log_prior([3, np.nan]), "nan for class 1"),
+    (lambda: longtail.ldam_ids([0, 1, 1], [1, 3]), "class 1: 3"),
     (lambda: longtail.class_counts([0, 3], 3), r"\[0, 3\)"),
     (lambda: longtail.class_counts([-1, 0], 3), r"\[-1, 0\]"),
     (lambda: longtail.class_counts([0.0, 1.0], 3), "integers"),
@@ -203,7 +250,7 @@ def test_log_prior():
 @pytest.mark.parametrize(
   "scheme, classes",
   [
-    ("instance", [16 / 20, 4 / 20, 0]),
+    ("natural", [16 / 20, 4 / 20, 0]),
     ("square_root", [4 / 6, 2 / 6, 0]),
     ("class_balanced", [1 / 2, 1 / 2, 0]),
   ],
@@ -233,3 +280,39 @@ def test_ldam_ids_are_those_of_the_published_code():
   assert found.tolist() == sorted(expected)
   with pytest.raises(ValueError, match="class 0: 41 examples wanted, 40"):
     longtail.ldam_ids(labels, [41, 1, 1, 1, 1])
+
+
+@hypothesis.given(
+  strategies.lists(strategies.integers(0, 6), min_size=1, max_size=60),
+  strategies.sampled_from(sorted(longtail.SAMPLING)),
+)
+def test_sampling_is_a_distribution(labels, scheme):
+  """Equal within a class, and n_k ** q between classes."""
+  labels = np.array(labels)
+  found = longtail.sampling_probabilities(labels, 7, scheme=scheme)
+  assert found.shape == labels.shape
+  np.testing.assert_allclose(found.sum(), 1.0, rtol=1e-12)
+  counts = np.bincount(labels, minlength=7)
+  weights = np.where(counts > 0, counts ** longtail.SAMPLING[scheme], 0.0)
+  np.testing.assert_allclose(
+    np.bincount(labels, found, minlength=7), weights / weights.sum()
+  )
+
+
+def test_natural_sampling_is_uniform():
+  labels = np.array([0, 0, 0, 2])
+  found = longtail.sampling_probabilities(labels, 3, scheme="natural")
+  np.testing.assert_allclose(found, np.full(4, 0.25), rtol=1e-12)
+
+
+@hypothesis.given(
+  strategies.lists(strategies.integers(1, 10_000), min_size=1, max_size=20)
+)
+def test_priors_are_frequencies(counts):
+  prior = np.float64(longtail.log_prior(counts))
+  np.testing.assert_allclose(np.exp(prior).sum(), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(
+    prior - prior[0], np.log(counts) - np.log(counts[0]), atol=2e-6
+  )
+  doubled = longtail.log_prior([2 * n for n in counts])
+  np.testing.assert_allclose(doubled, prior, atol=2e-6)

@@ -84,3 +84,55 @@ def test_a_factory_with_open_arguments_takes_everything():
 def test_a_spec_that_cannot_be_built(spec, match):
   with pytest.raises(ValueError, match=match):
     build(spec)
+
+
+def test_a_name_of_the_table_wins_over_an_import():
+  assert registry.resolve({"math:pi": circle}, "math:pi", family="f") is circle
+
+
+def test_an_error_inside_a_module_of_ones_own_is_shown(tmp_path, monkeypatch):
+  """A missing import of the user's module is named, and chained."""
+  (tmp_path / "half_done.py").write_text("import no_such_dependency\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ValueError, match="no_such_dependency") as caught:
+    resolve("half_done:loss")
+  assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_a_fault_of_the_factory_is_not_hidden():
+  """A missing or a wrong value is the factory's own to report."""
+  with pytest.raises(TypeError, match="radius"):
+    build({"name": "circle"})
+  with pytest.raises(ZeroDivisionError):
+    build({"name": "fractions:Fraction", "numerator": 1, "denominator": 0})
+
+
+def positional(first, /, second, *, third=0):
+  return (first, second, third)
+
+
+@pytest.mark.parametrize(
+  "kwargs, match",
+  [
+    ({"first": 1}, "part 'p' takes no 'first'; it takes second, third"),
+    ({"thrid": 1}, "Did you mean 'third'"),
+    ({"second": 1, "fourth": 2}, "takes no 'fourth'"),
+  ],
+)
+def test_arguments_that_a_function_does_not_take(kwargs, match):
+  with pytest.raises(ValueError, match=match):
+    registry.check_arguments(positional, kwargs, what="part 'p'")
+
+
+def test_arguments_that_a_function_takes():
+  registry.check_arguments(positional, {"second": 1, "third": 2}, what="part")
+  registry.check_arguments(positional, {}, what="part")
+  registry.check_arguments(anything, {"whatever": 1}, what="part")
+  bound = functools.partial(circle, unit="mm")
+  registry.check_arguments(bound, {"radius": 1.0}, what="part")
+
+
+def test_no_hint_where_nothing_is_near():
+  with pytest.raises(ValueError) as caught:
+    resolve("tetrahedron")
+  assert "Did you mean" not in str(caught.value)

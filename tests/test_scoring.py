@@ -1,11 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores from a network, and from answers that are at hand."""
+"""What an evaluation reports of a split."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from tgt_jax import scoring
+from tgt_jax import results, scoring
+
+
+def logits_of(variables, x):
+  return x + variables
+
+
+def batches(logits, labels, size=8):
+  """The split in batches, the last one padded with what must not count."""
+  for start in range(0, len(labels), size):
+    image, label = logits[start : start + size], labels[start : start + size]
+    missing = size - len(label)
+    yield {
+      "image": np.pad(image, ((0, missing), (0, 0)), constant_values=np.nan),
+      "label": np.pad(label, (0, missing)),
+      "mask": np.pad(np.ones(len(label), np.float32), (0, missing)),
+    }
+
+
+def score(logits, labels, seeds=1):
+  classes = logits.shape[-1]
+  return scoring.score(
+    np.zeros((seeds, 1, classes), np.float32),
+    batches(logits, labels),
+    logits=logits_of,
+    class_counts=np.arange(1, classes + 1),
+    groups=(8, 3),
+  )
+
+
+def draw(classes, size=30):
+  rng = np.random.default_rng(classes)
+  labels = rng.integers(0, classes, size).astype(np.int32)
+  return rng.normal(size=(size, classes)).astype(np.float32), labels
+
+
+def test_top5_of_many_classes():
+  logits, labels = draw(12)
+  found = score(logits, labels, seeds=2)
+  ranks = np.argsort(-logits, axis=-1)
+  right = np.any(ranks[:, :5] == labels[:, None], axis=-1)
+  np.testing.assert_allclose(found["top5"], [right.mean()] * 2, rtol=1e-6)
+  np.testing.assert_allclose(
+    found["accuracy"], [np.mean(ranks[:, 0] == labels)] * 2, rtol=1e-6
+  )
+  assert np.all(found["top5"] > found["accuracy"])
+  seed = scoring.seed_results(found, (0, 1))[1]
+  assert seed.metrics["top5"] == pytest.approx(right.mean())
+
+
+def test_top5_of_few_classes_says_nothing():
+  assert "top5" not in score(*draw(10))
+
+
+def test_top5_is_shown_as_a_percentage():
+  assert results.label("top5") == "top5 %"
+  assert results.format_value("top5", 0.5) == "50.0"
+  assert not results.lower_is_better("top5")
+
+
+def test_a_student_of_nan_has_an_accuracy_of_zero():
+  logits, labels = draw(12)
+  found = score(np.full_like(logits, np.nan), labels)
+  for name in ("accuracy", "balanced", "top5"):
+    assert found[name] == [0.0], name
+  seen = np.isin(np.arange(12), labels)
+  np.testing.assert_array_equal(found["per_class"][0, seen], 0.0)
+  metrics = scoring.seed_results(found, (0,))[0].metrics
+  assert metrics["nll"] is None
+  assert metrics["ece"] is None
 
 
 def test_answers_at_hand_score_as_when_asked_for():

@@ -9,6 +9,7 @@ for a dtype) that names the argument, what was expected and what came.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -67,15 +68,24 @@ def integer(**arrays: Any) -> None:
       ) from error
 
 
+def finite(**values: float) -> None:
+  """Raises `ValueError` unless every Python number is finite."""
+  for name, value in values.items():
+    if not math.isfinite(value):
+      raise ValueError(f"{name} must be finite, got {value}")
+
+
 def positive(**values: float) -> None:
-  """Raises `ValueError` unless every Python number is above zero."""
+  """Raises `ValueError` unless every number is finite and above zero."""
+  finite(**values)
   for name, value in values.items():
     if not value > 0:
       raise ValueError(f"{name} must be > 0, got {value}")
 
 
 def non_negative(**values: float) -> None:
-  """Raises `ValueError` unless every Python number is zero or above."""
+  """Raises `ValueError` unless every number is finite, and zero or above."""
+  finite(**values)
   for name, value in values.items():
     if not value >= 0:
       raise ValueError(f"{name} must be >= 0, got {value}")

@@ -16,7 +16,7 @@ import numpy as np
 Counts = Sequence[int] | np.ndarray
 
 # Exponent q of a class's sampling probability, n_k ** q.
-SAMPLING = {"instance": 1.0, "square_root": 0.5, "class_balanced": 0.0}
+SAMPLING = {"natural": 1.0, "square_root": 0.5, "class_balanced": 0.0}
 
 
 class Groups(NamedTuple):
@@ -34,8 +34,13 @@ def _profile(head: int, num_classes: int, **ratios: float) -> None:
       f"head and num_classes must be >= 1, got {head} and {num_classes}"
     )
   for name, value in ratios.items():
-    if not value >= 1:
-      raise ValueError(f"{name} must be >= 1, got {value}")
+    if not 1 <= value < np.inf:
+      raise ValueError(f"{name} must be finite and >= 1, got {value}")
+
+
+def _whole(counts: np.ndarray) -> np.ndarray:
+  """Rounds down; a whole number may have come out a few roundings below."""
+  return np.floor(counts * (1.0 + 1e-12)).astype(np.int64)
 
 
 def exponential_counts(
@@ -59,7 +64,7 @@ def exponential_counts(
   """
   _profile(head, num_classes, imbalance_ratio=imbalance_ratio)
   place = np.arange(num_classes) / max(num_classes - 1, 1)
-  counts = (head * (1.0 / imbalance_ratio) ** place).astype(np.int64)
+  counts = _whole(head / imbalance_ratio**place)
   if counts[-1] < 1:
     raise ValueError(
       f"imbalance_ratio {imbalance_ratio} leaves the rarest class without an"
@@ -82,7 +87,7 @@ def pareto_counts(
     head: examples of class 0, the most frequent.
     num_classes: K.
     tail: examples of the last class, in [1, head].
-    power: of the Pareto law, > 0; the smaller, the fewer classes stand out
+    power: of the Pareto law, in [1e-9, 1e9]; the smaller, the fewer classes stand out
       above the tail.
 
   Returns:
@@ -94,14 +99,16 @@ def pareto_counts(
   _profile(head, num_classes)
   if not 1 <= tail <= head:
     raise ValueError(f"tail must be in [1, head = {head}], got {tail}")
-  if not power > 0:
-    raise ValueError(f"power must be > 0, got {power}")
+  if not 1e-9 <= power <= 1e9:
+    raise ValueError(f"power must be in [1e-9, 1e9], got {power}")
   if num_classes == 1:
     return np.array([head])
   place = np.arange(num_classes)[::-1] / num_classes
-  quantiles = (1.0 - place) ** (-1.0 / power) - 1.0
-  stretch = quantiles / quantiles.max()
-  return np.floor(tail + (head - tail) * stretch).astype(np.int64)
+  # A quantile is exp(log_tail) - 1; its ratio to the largest cannot overflow.
+  log_tail = -np.log1p(-place) / power
+  top = log_tail.max()
+  stretch = np.exp(log_tail - top) * np.expm1(-log_tail) / np.expm1(-top)
+  return _whole(tail + (head - tail) * stretch)
 
 
 def class_counts(labels: Any, num_classes: int) -> np.ndarray:
@@ -287,8 +294,8 @@ def log_prior(counts: Counts, *, smoothing: float = 0.0) -> np.ndarray:
   Raises:
     ValueError: a smoothed count is not positive.
   """
-  if not smoothing >= 0:
-    raise ValueError(f"smoothing must be >= 0, got {smoothing}")
+  if not 0 <= smoothing < np.inf:
+    raise ValueError(f"smoothing must be finite and >= 0, got {smoothing}")
   values = positive_counts(np.asarray(counts, np.float64) + smoothing)
   return np.log(values / values.sum()).astype(np.float32)
 
@@ -299,8 +306,9 @@ def sampling_probabilities(
   """Probability of drawing each example.
 
   A class is drawn with probability proportional to n_k ** q, then one of its
-  examples evenly: q = 1 "instance" (the data as they are), 1/2 "square_root",
-  0 "class_balanced" (Kang et al., 2020, arXiv 1910.09217).
+  examples evenly: q = 1 "natural" (the data as they are; "instance-balanced"
+  in the paper), 1/2 "square_root", 0 "class_balanced" (Kang et al., 2020, arXiv
+  1910.09217).
 
   Args:
     labels: [N], integers in [0, num_classes).

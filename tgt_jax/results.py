@@ -31,7 +31,8 @@ The file is strict JSON of this form (`…` stands for more of the same):
   }
 
 Metrics are fractions in [0, 1] (`accuracy`, `balanced`, `many`, `medium`,
-`few`, `agreement`, `ece`) or nats (`nll`); others may stand beside them.
+`few`, `agreement`, `ece`, with more than ten classes `top5`) or nats (`nll`);
+others may stand beside them.
 `null` stands for what is not defined: a group without classes, a diverged
 seed. `ms_per_step` and `wall_seconds` are of one seed; seeds that were trained
 as one program share them out evenly. `reference` marks an arm that uses what
@@ -58,6 +59,7 @@ COLUMNS = ("balanced", "many", "medium", "few", "agreement")
 _PERCENT = frozenset(
   {
     "accuracy",
+    "top5",
     "balanced",
     "many",
     "medium",

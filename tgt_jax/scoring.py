@@ -27,11 +27,13 @@ def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
   labels, mask = batch["label"], batch["mask"]
   sums = {
     "confusion": metrics.confusion_matrix(
-      labels, jnp.argmax(logits, -1), logits.shape[-1], mask=mask
+      labels, metrics.predictions(logits), logits.shape[-1], mask=mask
     ),
     "nll": metrics.negative_log_likelihood(logits, labels, mask=mask),
     "calibration": metrics.calibration_bins(logits, labels, mask=mask),
   }
+  if logits.shape[-1] > 10:
+    sums["top5"] = metrics.top_k_accuracy(logits, labels, k=5, mask=mask)
   if "teacher_logits" in batch:
     sums["agreement"] = metrics.agreement(
       logits, batch["teacher_logits"], mask=mask
@@ -71,6 +73,7 @@ def score(
 
   Returns:
     Metrics by their names in results.json, each [S], and "per_class" [S, K].
+    "top5" is among them where K > 10.
   """
   total, batch_sums = None, jit(_batch_sums, static_argnames="logits")
   for batch in batches:
@@ -117,7 +120,7 @@ def _summary(
     total["confusion"], class_counts, thresholds=groups
   )
   found["balanced"] = found.pop("balanced_accuracy")
-  means = {n: total[n] for n in ("nll", "agreement") if n in total}
+  means = {n: total[n] for n in ("nll", "top5", "agreement") if n in total}
   found |= metrics.to_host(means)
   found["ece"] = metrics.expected_calibration_error(total["calibration"])
   return {name: np.asarray(value) for name, value in found.items()}

@@ -123,6 +123,8 @@ def test_keeps_the_last_two_and_the_best(tmp_path, mode, metrics, kept, best):
           iterator_state={},
           metrics=None if value is None else {"acc": value, "loss": 1.0},
         )
+  # As a notebook opens a finished run.
+  options["read_only"] = True
   with checkpoint.Checkpoints(tmp_path, **options) as checkpoints:
     assert checkpoints.steps == kept
     found = checkpoints.restore_best(states.small(0))

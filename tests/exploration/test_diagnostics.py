@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tgt_jax import exploration
+from tgt_jax import exploration, metrics
 
 
 def arguments(**changes):
@@ -78,10 +78,67 @@ def test_projection_never_leaves_the_ball_and_is_idempotent(offset, radius):
     np.testing.assert_allclose(once, z, atol=1e-6)
 
 
-def test_lengths():
-  vectors = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-  np.testing.assert_allclose(
-    exploration.rms(vectors), [np.sqrt(12.5), 0], atol=1e-9
-  )
-  unit = exploration.unit(vectors)
-  np.testing.assert_allclose(exploration.rms(unit), [1.0, 0.0], atol=1e-6)
+def test_weights_are_repeated_examples():
+  """But for diversity, which looks at neighbours."""
+  weighted = means(mask=jnp.array([3.0, 1.0, 0.0, 2.0]))
+  order = jnp.array([0, 0, 0, 1, 3, 3])
+  repeated = means(**{n: v[order] for n, v in arguments().items()})
+  for name in set(weighted) - {"explore/diversity"}:
+    assert weighted[name] == pytest.approx(repeated[name]), name
+
+
+def test_a_masked_example_may_hold_nan():
+  mask = jnp.array([1.0, 1.0, 1.0, 0.0])
+  clean = means(mask=mask)
+  given = arguments()
+  for name in ("disagreement", "moved_disagreement", "moved_z"):
+    given[name] = given[name].at[3].set(jnp.nan)
+  found = means(mask=mask, **{n: given[n] for n in given})
+  assert found == pytest.approx(clean)
+
+
+def test_nothing_counted_is_no_number():
+  found = exploration.diagnose(**arguments(mask=jnp.zeros(4)))
+  assert {float(m.count) for m in found.values()} == {0.0}
+  assert {float(m.total) for m in found.values()} == {0.0}
+
+
+def test_a_teacher_of_nan_keeps_no_label():
+  """`argmax` names the NaN's class, before and after alike."""
+  broken = jnp.eye(4).at[:2, 0].set(jnp.nan)
+  found = means(teacher_logits=broken, moved_teacher_logits=broken)
+  assert found["explore/label_kept"] == 0.5
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_diversity_is_the_spread_of_the_batch(factor):
+  """Scaled about any point the batch is `factor` times as diverse."""
+  x = arguments()["x"]
+  found = means(moved_x=factor * x + 7.0)
+  assert found["explore/diversity"] == pytest.approx(factor, rel=1e-5)
+
+
+def test_batches_add_up_to_the_whole():
+  """All but diversity, whose neighbours end at the border of a batch."""
+  given = arguments()
+  halves = [
+    exploration.diagnose(**{n: v[part] for n, v in given.items()})
+    for part in (slice(0, 2), slice(2, 4))
+  ]
+  added = metrics.to_host(metrics.add_metrics(*halves))
+  whole = means()
+  for name in set(whole) - {"explore/diversity"}:
+    assert added[name] == pytest.approx(whole[name]), name
+
+
+@pytest.mark.parametrize(
+  "changes, match",
+  [
+    ({"moved_x": jnp.zeros((4, 2, 2, 3))}, "moved_x"),
+    ({"disagreement": jnp.zeros(3)}, "leading axes"),
+    ({"x": jnp.zeros((3, 2)), "moved_x": jnp.zeros((3, 2))}, "leading axes"),
+  ],
+)
+def test_other_shapes_must_fit(changes, match):
+  with pytest.raises(ValueError, match=match):
+    means(**changes)

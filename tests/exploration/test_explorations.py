@@ -223,6 +223,22 @@ def test_schedules(spec, step, value):
   "build, message",
   [
     (lambda: exploration.random(-1.0), "sigma must be >= 0, got -1.0"),
+    (lambda: exploration.random(float("inf")), "sigma must be finite"),
+    (lambda: exploration.random(float("nan")), "sigma must be finite"),
+    (
+      lambda: exploration.gradient_ascent(0.1, noise=float("inf")),
+      "noise must be finite",
+    ),
+    (
+      lambda: exploration.gradient_ascent(0.1, radius=float("inf")),
+      "radius must be finite",
+    ),
+    (
+      lambda: exploration.mixture(
+        exploration.stay(), exploration.stay(), weights=(1.5, -0.5)
+      ),
+      r"weights\[1\] must be >= 0, got -0.5",
+    ),
     (lambda: exploration.gradient_ascent(0.1, 0), "num_steps must be >= 1"),
     (lambda: exploration.gradient_ascent(0.1, radius=-1.0), "radius must be"),
     (lambda: exploration.gradient_ascent(0.1, sphere=True), "needs a radius"),
@@ -265,3 +281,83 @@ def test_wrong_shapes_raise(z, rng):
     exploration.random(0.1).explore(z, rng[:2], zero)
   with pytest.raises(TypeError, match="floating"):
     exploration.random(0.1).explore(jnp.ones((B, D), int), rng, zero)
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"interpolate"}))
+def test_moves_do_not_depend_on_the_origin(z, rng, name):
+  """Shifting latents and field by the same vector shifts the result."""
+  shift = jnp.arange(1.0, D + 1)[None]
+  moved = EVERY[name].explore(z, rng, bowl)
+  there = EVERY[name].explore(z + shift, rng, lambda x: bowl(x - shift))
+  np.testing.assert_allclose(there - shift, moved, rtol=1e-4, atol=1e-5)
+
+
+def test_a_coordinate_that_the_field_ignores_stays(z, rng):
+  field = lambda latent: jnp.sum(jnp.cos(latent[:, :3]), axis=-1)
+  moved = exploration.gradient_ascent(0.3, 3).explore(z, rng, field)
+  np.testing.assert_array_equal(moved[:, 3:], z[:, 3:])
+  assert np.all(np.abs(moved[:, :3] - z[:, :3]).max(-1) > 0.01)
+
+
+def test_steps_draw_noise_of_their_own(rng):
+  """n steps of noise s from one start have deviation s sqrt(n)."""
+  z = jnp.zeros((500, 40))
+  rng = split_examples(jax.random.key(5), 500)
+  for steps in (1, 4):
+    made = exploration.gradient_ascent(0.0, steps, noise=0.5)
+    moved = np.asarray(made.explore(z, rng, zero))
+    bound = 4 * 0.5 * np.sqrt(steps) / np.sqrt(2 * moved.size)
+    assert abs(moved.std() - 0.5 * np.sqrt(steps)) < bound
+
+
+def test_parts_of_a_chain_draw_noise_of_their_own(rng):
+  z = jnp.zeros((500, 40))
+  rng = split_examples(jax.random.key(6), 500)
+  single = exploration.random(1.0)
+  moved = np.asarray(exploration.chain(single, single).explore(z, rng, zero))
+  bound = 4 * np.sqrt(2) / np.sqrt(2 * moved.size)
+  assert abs(moved.std() - np.sqrt(2)) < bound
+
+
+def test_a_mixture_of_one_is_a_chain_of_one(z, rng):
+  part = exploration.random(0.4)
+  np.testing.assert_array_equal(
+    exploration.mixture(part).explore(z, rng, zero),
+    exploration.chain(part).explore(z, rng, zero),
+  )
+
+
+def test_a_part_of_weight_zero_is_never_drawn(z, rng):
+  made = exploration.mixture(
+    exploration.stay(), exploration.random(9.0), weights=(1.0, 0.0)
+  )
+  np.testing.assert_array_equal(made.explore(z, rng, zero), z)
+
+
+def test_specs_and_explorations_mix(z, rng):
+  spec = {"name": "random", "sigma": 0.3}
+  made = exploration.from_spec(
+    {"name": "chain", "parts": [spec, {"name": "stay"}]}
+  )
+  direct = exploration.chain(exploration.random(0.3), exploration.stay())
+  np.testing.assert_array_equal(
+    made.explore(z, rng, zero), direct.explore(z, rng, zero)
+  )
+  assert not made.needs_partner
+
+
+def test_interpolation_ends_at_its_partners(z, rng):
+  partner = jnp.roll(z, 1, axis=0)
+  for share, expected in ((0.0, z), (1.0, partner)):
+    made = exploration.interpolate(share, share)
+    moved = made.explore(z, rng, zero, partner=partner)
+    np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ascent_of_a_quadratic_by_hand(rng):
+  """Normalised steps on a slope of one sign walk towards the top and past."""
+  z = jnp.array([[1.0]])
+  field = lambda latent: -0.5 * jnp.sum((latent - 1.5) ** 2, axis=-1)
+  for steps, end in ((1, 1.2), (2, 1.4), (3, 1.6), (4, 1.4)):
+    moved = exploration.gradient_ascent(0.2, steps).explore(z, rng[:1], field)
+    np.testing.assert_allclose(moved, [[end]], rtol=1e-5)

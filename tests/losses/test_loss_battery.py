@@ -198,6 +198,48 @@ def test_excluded_classes(name):
     assert np.all(np.isfinite(leaf))
 
 
+@rows()
+def test_an_example_without_classes_is_padding(name):
+  """Its value and gradients are 0, whatever it holds; others are as alone."""
+  row, padded = ROWS[name], 2
+  real = np.arange(B) != padded
+  student, target = draw(row)
+  expected = row.reference(student[real], target[real])
+  student[padded] = np.nan
+  if not row.labels:
+    target[padded] = np.inf
+
+  @jax.jit
+  def masked(student, target):
+    def total(student, target):
+      values = row.loss(student, target, where=jnp.asarray(real)[:, None])
+      return jnp.sum(values), values
+
+    sides = (0,) if row.labels else (0, 1)
+    return jax.grad(total, sides, has_aux=True)(student, target)
+
+  slopes, values = masked(*to32(student, target))
+  np.testing.assert_allclose(values[real], expected, rtol=1e-5, atol=2e-6)
+  assert values[padded] == 0
+  for slope in slopes:
+    assert np.all(np.isfinite(slope))
+    np.testing.assert_array_equal(slope[padded], np.zeros(K))
+
+
+@rows()
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_network_that_overflows_is_seen(name, bad):
+  """+inf and NaN are no logits: the value of that example is not finite."""
+  row = ROWS[name]
+  for side in range(1 if row.labels else 2):
+    arguments = to32(*draw(row))
+    arguments[side][1, 3] = bad
+    values, _ = compiled(name)(*arguments)
+    assert not np.isfinite(values[1])
+    if not row.coupled:
+      assert np.all(np.isfinite(np.delete(values, 1)))
+
+
 @rows(lambda row: row.shift)
 def test_constant_shift_changes_nothing(name):
   student, target = draw(ROWS[name])

@@ -93,3 +93,33 @@ def test_bad_arguments():
     )
   with pytest.raises(ValueError, match="leading"):
     metrics.calibration_bins(np.zeros((2, 2), np.float32), np.array([0]))
+
+
+def test_nan_has_no_confidence():
+  """It shows in the error, and in no other bin's sums."""
+  logits, labels = logits_of([0.9, 0.8, 0.7]), np.array([0, 0, 1])
+  logits[1] = np.nan
+  bins = metrics.calibration_bins(logits, labels)
+  assert (np.sum(bins.examples), np.sum(bins.correct)) == (3, 1)
+  assert np.sum(np.isnan(bins.confidence)) == 1
+  assert np.isnan(metrics.expected_calibration_error(bins))
+
+
+@pytest.mark.parametrize("num_bins", [2, 4, 10])
+def test_an_edge_belongs_to_the_bin_below(num_bins):
+  """Half-open on the left: a confidence of one half is in the lower half."""
+  bins = metrics.calibration_bins(
+    np.zeros((3, 2), np.float32), np.array([0, 1, 1]), num_bins=num_bins
+  )
+  expected = np.zeros(num_bins)
+  expected[num_bins // 2 - 1] = 3
+  np.testing.assert_array_equal(bins.examples, expected)
+
+
+def test_one_bin_compares_the_means():
+  """Then the error is |accuracy - mean confidence|, which weights move."""
+  logits = logits_of([0.9, 0.6, 0.8])
+  labels, weights = np.array([0, 1, 0]), np.float32([1, 2, 1])
+  bins = metrics.calibration_bins(logits, labels, num_bins=1, mask=weights)
+  error = metrics.expected_calibration_error(bins)
+  np.testing.assert_allclose(error, abs(0.5 - 2.9 / 4), rtol=1e-6)

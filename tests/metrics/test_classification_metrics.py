@@ -145,16 +145,18 @@ def test_confusion_is_what_scikit_learn_says():
   )
   assert confusion.dtype == jnp.int32
   np.testing.assert_array_equal(
-    confusion, sklearn.metrics.confusion_matrix(labels, predictions)
+    confusion[:, :K], sklearn.metrics.confusion_matrix(labels, predictions)
   )
+  np.testing.assert_array_equal(confusion[:, K], np.zeros(K))
 
 
 def test_confusion_counts_only_what_it_should():
-  labels = np.array([0, 1, 1, -1, 3, 2])
-  predictions = np.array([1, 1, 1, 0, 0, 7])
-  mask = np.array([1, 1, 0, 1, 1, 1])
+  """No label out of range; a prediction out of range is of no class."""
+  labels = np.array([0, 1, 1, -1, 3, 2, 2])
+  predictions = np.array([1, 1, 1, 0, 0, 7, -1])
+  mask = np.array([1, 1, 0, 1, 1, 1, 1])
   confusion = metrics.confusion_matrix(labels, predictions, 3, mask=mask)
-  expected = [[0, 1, 0], [0, 1, 0], [0, 0, 0]]
+  expected = [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 2]]
   np.testing.assert_array_equal(confusion, expected)
 
 
@@ -166,3 +168,75 @@ def test_metrics_run_under_vmap_over_seeds():
   host = metrics.to_host({"eval/accuracy": pair})["eval/accuracy"]
   expected = [np.mean(x.argmax(-1) == labels) for x in (logits, -logits)]
   np.testing.assert_allclose(host, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", range(3))
+def test_a_student_of_nan_is_right_about_nothing(label):
+  """`argmax` and `top_k` name the NaN's class, whichever that is."""
+  labels = np.full(4, label, np.int32)
+  logits = np.zeros((4, 3), np.float32)
+  logits[:, label] = 1.0  # Right, but for the NaN.
+  for place in ([0, 1, 2], [0], [label], [(label + 1) % 3]):
+    broken = logits.copy()
+    broken[1:, place] = np.nan
+
+    @jax.jit
+    def all_of_them(broken):
+      predicted = metrics.predictions(broken)
+      return {
+        "accuracy": metrics.accuracy(broken, labels),
+        "top": metrics.top_k_accuracy(broken, labels, k=3),
+        "student": metrics.agreement(broken, logits),
+        "teacher": metrics.agreement(logits, broken),
+        "both": metrics.agreement(broken, broken),
+        "predicted": predicted,
+        "confusion": metrics.confusion_matrix(labels, predicted, 3),
+        "correct": metrics.calibration_bins(broken, labels).correct,
+      }
+
+    found = all_of_them(broken)
+    assert found.pop("predicted").tolist() == [label, -1, -1, -1]
+    assert np.sum(found.pop("correct")) == 1
+    summary = metrics.summarize_confusion(found.pop("confusion"))
+    assert summary["accuracy"] == summary["balanced_accuracy"] == 0.25
+    for name, pair in found.items():
+      assert (pair.total, pair.count) == (1, 4), name
+
+
+def test_no_class_is_not_the_label_of_padding():
+  """-1 stands for a label that is not there and for no prediction."""
+  logits = np.full((2, 3), np.nan, np.float32)
+  pair = metrics.accuracy(logits, np.array([-1, 0]))
+  assert (float(pair.total), float(pair.count)) == (0, 2)
+
+
+def test_an_infinite_logit_is_a_prediction():
+  logits = np.float32([[0, np.inf, 0], [-np.inf, -np.inf, 3], [-np.inf] * 3])
+  assert metrics.predictions(logits).tolist() == [1, 2, 0]
+
+
+def test_predictions_take_logits():
+  with pytest.raises(ValueError, match="rank 2"):
+    metrics.predictions(np.zeros(3, np.float32))
+  with pytest.raises(TypeError, match="floating"):
+    metrics.predictions(np.zeros((2, 3), np.int32))
+
+
+def test_accuracies_grow_with_k_up_to_one():
+  logits, labels = draw(3)
+  found = [
+    value(metrics.top_k_accuracy(logits, labels, k=k)) for k in range(1, K + 1)
+  ]
+  assert found[0] == value(metrics.accuracy(logits, labels))
+  assert np.all(np.diff(found) >= 0)
+  assert found[-1] == 1.0
+
+
+def test_a_weight_counts_as_so_many_examples(metric):
+  function, _ = metric
+  logits, labels = draw(4, size=6)
+  times = np.array([1, 3, 0, 2, 1, 1])
+  repeated = function(np.repeat(logits, times, 0), np.repeat(labels, times))
+  weighted = function(logits, labels, mask=times.astype(np.float32))
+  np.testing.assert_allclose(weighted.total, repeated.total, rtol=1e-6)
+  assert weighted.count == repeated.count == 8

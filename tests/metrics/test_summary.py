@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,7 +100,62 @@ def test_seeds_lead():
 
 
 def test_bad_arguments():
-  with pytest.raises(ValueError, match="confusion"):
-    metrics.summarize_confusion(np.zeros((2, 3)))
+  for shape in ((4,), (3, 2), (2, 4)):
+    with pytest.raises(ValueError, match=r"expected \[K, K \+ 1\]"):
+      metrics.summarize_confusion(np.zeros(shape))
   with pytest.raises(ValueError, match="train_counts"):
     metrics.summarize_confusion(CONFUSION, [1, 2])
+
+
+def test_no_prediction_is_a_wrong_one():
+  """The last of K + 1 columns: rows still count all their examples."""
+  unsure = np.array([[2], [0], [2], [0]])
+  summary = metrics.summarize_confusion(np.hstack([CONFUSION, unsure]))
+  np.testing.assert_allclose(summary["per_class"], [8 / 12, 0.5, 0.25, np.nan])
+  assert summary["accuracy"] == 11 / 20
+
+
+def test_adding_does_not_depend_on_the_order_of_batches():
+  """Counts are whole numbers, so sums of any order agree to the bit."""
+  rng = np.random.default_rng(0)
+  batches = [
+    {
+      "eval/accuracy": pair(float(rng.integers(0, 9)), 8.0),
+      "confusion": jnp.asarray(rng.integers(0, 9, (3, 4))),
+    }
+    for _ in range(6)
+  ]
+  forward = functools.reduce(metrics.add_metrics, batches)
+  backward = functools.reduce(metrics.add_metrics, batches[::-1])
+  first, second = (
+    functools.reduce(metrics.add_metrics, batches[part])
+    for part in (slice(0, 2), slice(2, 6))
+  )
+  for other in (backward, metrics.add_metrics(first, second)):
+    jax.tree.map(np.testing.assert_array_equal, forward, other)
+  assert type(forward["eval/accuracy"]) is Mean
+
+
+def test_a_batch_of_padding_changes_nothing():
+  logits, labels = np.float32([[1, 0], [0, 1]]), np.array([0, 0])
+  empty = np.zeros(2, bool)
+
+  def sums(mask):
+    return {
+      "accuracy": metrics.accuracy(logits, labels, mask=mask),
+      "bins": metrics.calibration_bins(logits, labels, mask=mask),
+      "confusion": metrics.confusion_matrix(labels, labels, 2, mask=mask),
+    }
+
+  real, padding = sums(~empty), sums(empty)
+  jax.tree.map(
+    np.testing.assert_array_equal, metrics.add_metrics(real, padding), real
+  )
+  assert metrics.to_host({"a": real["accuracy"]}) == {"a": 0.5}
+
+
+def test_shapes_that_do_not_add():
+  with pytest.raises((ValueError, TypeError)):
+    metrics.add_metrics({"a": jnp.zeros((2, 3))}, {"a": jnp.zeros((3, 2))})
+  with pytest.raises(ValueError, match="same names"):
+    metrics.add_metrics({"a": pair(0.0, 1.0)}, {"a": jnp.zeros(())})

@@ -73,7 +73,8 @@ class Checkpoints:
     best_metric: name of a metric; the checkpoint with the best value of it
       stays too.
     best_mode: whether `"max"` or `"min"` of that metric is best.
-    read_only: never writes, renames or deletes: for evaluating a finished run.
+    read_only: never writes, renames or deletes: for opening a run from a
+      notebook, be it finished or still training elsewhere.
 
   Raises:
     ValueError: `keep` below 1, or an unknown `best_mode`.
@@ -246,7 +247,20 @@ class Checkpoints:
   def restore_best(self, target: PyTree) -> Restored | None:
     """Like `restore`, for the checkpoint with the best `best_metric`.
 
-    Returns None where no checkpoint carries that metric.
+    A run that validates keeps the checkpoint with the best "eval/balanced"
+    beside the latest ones. Results are of the last step; this opens the best
+    one afterwards, in a notebook for instance:
+
+      with Checkpoints(
+        folder, best_metric="eval/balanced", read_only=True
+      ) as checkpoints:
+        best = checkpoints.restore_best(target)
+
+    Returns:
+      What was saved, or None where no checkpoint carries that metric.
+
+    Raises:
+      ValueError: made without `best_metric`.
     """
     if self._best_metric is None:
       raise ValueError("restore_best needs Checkpoints(best_metric=...)")

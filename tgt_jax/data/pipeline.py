@@ -169,7 +169,6 @@ def training_batches(
   views: Mapping[str, Sequence[Augmentation]] | None = None,
   columns: Mapping[str, np.ndarray] | None = None,
   shard: tuple[int, int] = (0, 1),
-  first_step: int = 0,
 ) -> grain.MapDataset:
   """Returns the batches of a run, addressed by step.
 
@@ -188,7 +187,6 @@ def training_batches(
       for its augmented form.
     shard: (index, count) of this process; it reads its block of rows of every
       global batch.
-    first_step: element i is the batch of step `first_step + i`.
 
   Returns:
     A data set of dicts of numpy arrays, b = batch_size / count rows each:
@@ -200,7 +198,7 @@ def training_batches(
       sampler, or columns or a shard that do not fit.
   """
   checks.positive(batch_size=batch_size, num_steps=num_steps)
-  checks.non_negative(seed=seed, first_step=first_step)
+  checks.non_negative(seed=seed)
   checks.one_of(SAMPLERS, sampler=sampler)
   if len(source) == 0:
     raise ValueError(f"{source.name} is empty: there is nothing to train on")
@@ -234,8 +232,7 @@ def training_batches(
       batch[name] = np.take(column, ids, axis=0)
     return batch
 
-  steps = grain.MapDataset.range(first_step, first_step + num_steps)
-  return steps.map(batch_of_step)
+  return grain.MapDataset.range(num_steps).map(batch_of_step)
 
 
 def evaluation_batches(

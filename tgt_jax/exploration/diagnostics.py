@@ -33,13 +33,14 @@ def diagnose(
     moved_disagreement: the same at x', [B].
     teacher_logits: h(x), [B, K].
     moved_teacher_logits: h(x'), [B, K].
-    mask: weights of the examples, [B]; all ones where not given.
+    mask: weights of the examples, [B]; all ones where not given. An example
+      of weight zero enters nothing, not even a NaN of its own.
 
   Returns:
     `explore/latent_step` (RMS of z' - z, the unit of sigma),
     `explore/image_step` (RMS of x' - x), `explore/disagreement_before`,
     `explore/disagreement_after`, `explore/label_kept` (share of examples whose
-    teacher label did not change), `explore/diversity` (RMS distance between
+    teacher label did not change; logits with a NaN name no label), `explore/diversity` (RMS distance between
     neighbouring examples of x', relative to the same between those of x: 1
     means that exploring kept the spread of the batch).
   """
@@ -49,6 +50,7 @@ def diagnose(
 
   weights = jnp.ones(z.shape[0]) if mask is None else mask
   kept = jnp.argmax(teacher_logits, -1) == jnp.argmax(moved_teacher_logits, -1)
+  kept &= ~jnp.any(jnp.isnan(teacher_logits + moved_teacher_logits), -1)
   values = {
     "explore/latent_step": geometry.rms(moved_z - z),
     "explore/image_step": geometry.rms(moved_x - x),
@@ -56,12 +58,12 @@ def diagnose(
     "explore/disagreement_after": moved_disagreement,
     "explore/label_kept": kept.astype(jnp.float32),
   }
+  total = lambda v: jnp.sum(jnp.where(weights > 0, weights * v, 0.0))
   metrics = {
-    name: Mean(jnp.sum(weights * v), jnp.sum(weights))
-    for name, v in values.items()
+    name: Mean(total(v), jnp.sum(weights)) for name, v in values.items()
   }
   metrics["explore/diversity"] = Mean(
-    jnp.sum(weights * _spread(moved_x)), jnp.sum(weights * _spread(x))
+    total(_spread(moved_x)), total(_spread(x))
   )
   return metrics
 

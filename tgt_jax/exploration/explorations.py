@@ -205,7 +205,7 @@ def mixture(
   Args:
     *explorations: the parts.
     parts: the same as one sequence, see `chain`.
-    weights: probability of each part; equal where not given.
+    weights: probability of each part, >= 0; equal where not given.
   """
   members = _members((*explorations, *parts))
   if weights is None:
@@ -215,6 +215,7 @@ def mixture(
       f"mixture needs {len(members)} weights that sum to 1, got"
       f" {tuple(weights)}"
     )
+  checks.non_negative(**{f"weights[{i}]": w for i, w in enumerate(weights)})
 
   def explore(z, rng, disagreement, *, step=0, partner=None):
     log_weights = jnp.log(jnp.asarray(weights, jnp.float32))

@@ -4,7 +4,9 @@
 Arrays are [B, ...]: the leading axis counts examples, the rest is one latent
 with d coordinates in all. Lengths are root-mean-square lengths, |v| / sqrt(d),
 so that a step of length s and Gaussian noise of standard deviation s move a
-latent equally far, whatever d is.
+latent equally far, whatever d is. Squares are taken of multiples of the largest
+entry, so lengths neither vanish nor overflow before the entries do. A vector
+of zeros has length 0, and length and direction have gradient 0 there.
 """
 
 from __future__ import annotations
@@ -14,24 +16,39 @@ import jax.numpy as jnp
 
 from tgt_jax.types import Array
 
-# Inside the root, so that the gradient at zero is zero and not NaN.
-_TINY = 1e-20
-
 
 def expand(values: Array, like: Array) -> Array:
   """Reshapes [B] so that it multiplies [B, ...] without rank promotion."""
   return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
+def _scaled(vectors: Array) -> tuple[Array, Array, Array]:
+  """Each example's largest entry, its multiples of it, and their RMS.
+
+  Zeros stand for a vector without a normal number in it; the RMS is then 1.
+  """
+  axes = tuple(range(1, vectors.ndim))
+  # Lengths do not depend on the unit, so it needs no derivative.
+  largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=axes))
+  still = largest < jnp.finfo(vectors.dtype).tiny  # NaN goes on as NaN.
+  largest = jnp.where(still, 1.0, largest).astype(vectors.dtype)
+  multiples = vectors / expand(largest, vectors)
+  multiples = jnp.where(expand(still, vectors), 0.0, multiples)
+  square = jnp.mean(jnp.square(multiples), axis=axes)
+  length = jnp.sqrt(jnp.where(still, 1.0, square).astype(vectors.dtype))
+  return jnp.where(still, 0.0, largest), multiples, length
+
+
 def rms(vectors: Array) -> Array:
   """Root-mean-square length of each example, [B, ...] to [B]."""
-  axes = tuple(range(1, vectors.ndim))
-  return jnp.sqrt(jnp.mean(jnp.square(vectors), axis=axes) + _TINY)
+  largest, _, length = _scaled(vectors)
+  return largest * length
 
 
 def unit(vectors: Array) -> Array:
   """Scales each example to RMS length one; a zero vector stays zero."""
-  return vectors / expand(rms(vectors), vectors)
+  _, multiples, length = _scaled(vectors)
+  return multiples / expand(length, multiples)
 
 
 def project(
@@ -42,7 +59,7 @@ def project(
   Args:
     centre: [B, ...].
     z: [B, ...].
-    radius: largest RMS distance, > 0.
+    radius: largest RMS distance, > 0; one number, or one per example [B].
     sphere: put every latent exactly at that distance instead.
 
   Returns:
@@ -50,10 +67,11 @@ def project(
   """
   offset = z - centre
   length = rms(offset)
-  scale = radius / length
+  reach = jnp.broadcast_to(jnp.asarray(radius, offset.dtype), length.shape)
+  moved = expand(reach, offset) * unit(offset)
   if not sphere:
-    scale = jnp.minimum(scale, 1.0)
-  return centre + offset * expand(scale, offset)
+    moved = jnp.where(expand(length > reach, offset), moved, offset)
+  return centre + moved
 
 
 def gaussian(rng: Array, like: Array) -> Array:

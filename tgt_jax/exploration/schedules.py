@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from tgt_jax import registry
+from tgt_jax import checks, registry
 from tgt_jax.types import Array
 
 Schedule = Callable[[Any], Array]
@@ -44,12 +44,11 @@ def as_schedule(strength: Strength, *, name: str) -> Schedule:
     name: what the strength is called, for errors.
 
   Raises:
-    ValueError: negative number, unknown schedule or unknown argument.
+    ValueError: negative or not finite, unknown schedule or unknown argument.
   """
   if isinstance(strength, Mapping):
     return registry.build(SCHEDULES, strength, family=f"schedule of {name}")
   if callable(strength):
     return strength
-  if not strength >= 0:
-    raise ValueError(f"{name} must be >= 0, got {strength}")
+  checks.non_negative(**{name: strength})
   return lambda step: jnp.asarray(strength, jnp.float32)

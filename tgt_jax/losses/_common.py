@@ -14,6 +14,14 @@ import jax.numpy as jnp
 from tgt_jax import checks
 from tgt_jax.types import Array
 
+# Beyond these a softened distribution is one class or uniform in float32.
+TEMPERATURES = (1e-6, 1e6)
+
+
+def check_temperature(temperature: float) -> None:
+  """Raises `ValueError` unless the temperature is in `TEMPERATURES`."""
+  checks.in_range(*TEMPERATURES, temperature=temperature)
+
 
 def as_float(array: Array) -> Array:
   """At least float32: a loss in bfloat16 has three digits."""
@@ -76,29 +84,34 @@ def labelled(logits: Any, labels: Any, axis: int) -> tuple[Array, Array]:
   return logits, labels
 
 
-def log_probabilities(logits: Array, axis: int, where: Array | None) -> Array:
-  """The log-softmax over the classes that `where` keeps; -inf at the others."""
-  if where is not None:
-    logits = jnp.where(where, logits, -jnp.inf)
-  return jax.nn.log_softmax(logits, axis=axis)
+def masked(logits: Array, axis: int, where: Array | None) -> Array:
+  """`logits` with -inf at the classes that `where` drops.
 
-
-def expected(log_weights: Array, values: Array, axis: int) -> Array:
-  """The sum of exp(log_weights) * values, where 0 * inf counts as 0.
-
-  A class without weight may have an infinite value (log 0 - log 0); the inner
-  `where` keeps it out of the product and of both gradients.
+  An example that keeps no class gets zeros, so that nothing becomes NaN; its
+  loss is then put to zero by `zero_if_empty`.
   """
-  weights = jnp.exp(log_weights)
-  values = jnp.where(weights > 0, values, 0.0)
-  return jnp.sum(weights * values, axis=axis)
+  if where is None:
+    return logits
+  some = jnp.any(where, axis=axis, keepdims=True)
+  return jnp.where(where, logits, jnp.where(some, -jnp.inf, 0.0))
+
+
+def zero_if_empty(loss: Array, axis: int, where: Array | None) -> Array:
+  """`loss` with 0 for an example of which `where` keeps no class."""
+  if where is None:
+    return loss
+  return jnp.where(jnp.any(where, axis=axis), loss, 0.0)
 
 
 def mean(
   values: Array, axis: int, where: Array | None, *, keepdims: bool = False
 ) -> Array:
-  """Mean over the classes that `where` keeps."""
-  return jnp.mean(values, axis=axis, where=where, keepdims=keepdims)
+  """Mean over the classes that `where` keeps; 0 where it keeps none."""
+  if where is None:
+    return jnp.mean(values, axis=axis, keepdims=keepdims)
+  total = jnp.sum(values, axis=axis, where=where, keepdims=keepdims)
+  count = jnp.sum(where, axis=axis, keepdims=keepdims)
+  return total / jnp.maximum(count, 1)
 
 
 def pick(values: Array, labels: Array, axis: int) -> Array:

@@ -4,7 +4,12 @@
 Every function takes logits of equal shape with any leading axes and returns
 one value for each of them: no reduction over examples. `where` keeps classes
 (booleans that broadcast to the logits); a class that it drops, and a class at
--inf on both sides, adds nothing.
+-inf on both sides, adds nothing. An example that keeps no class is padding:
+its value and its gradient are 0.
+
+Logits are finite, or -inf for a class that a side excludes. A logit of +inf or
+NaN, or an example with all classes at -inf, is no distribution and its value is
+NaN (of `logit_mse` it may be infinite): a network that overflows shall be seen.
 
 No function stops the gradient of the teacher. Training holds the teacher
 constant, but gradient exploration differentiates the same distance through
@@ -15,33 +20,58 @@ logits of any finite size: both distributions stay in log space.
 Distances of softened distributions carry the factor `temperature ** 2`, which
 keeps the size of the student's gradient as the temperature changes (Hinton et
 al., 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531).
+Temperatures go from 1e-6 to 1e6; on all of that range values and gradients
+keep float32's relative precision, although divergences vanish as 1 / T^2. (The
+teacher's gradient of `soft_cross_entropy` does not: it is off by T * 1e-7.)
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tgt_jax import checks
-from tgt_jax.losses import _common
+from tgt_jax.losses import _common, _divergence
 from tgt_jax.types import Array
 
 
-def _log_pair(
+class _Softened(NamedTuple):
+  """Both sides at a temperature, each [..., K].
+
+  Attributes:
+    student: the student's log-probabilities.
+    teacher: the teacher's.
+    ratio: the first less the second, free of cancellation.
+    where: the classes that take part, of the shape of the logits, or None.
+  """
+
+  student: Array
+  teacher: Array
+  ratio: Array
+  where: Array | None
+
+
+def _softened(
   student_logits: Array,
   teacher_logits: Array,
   temperature: float,
   axis: int,
   where: Array | None,
-) -> tuple[Array, Array]:
-  """Log-probabilities of both sides at a temperature."""
+) -> _Softened:
+  """Checks the arguments; the classes that `where` drops get -inf."""
   student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
-  checks.positive(temperature=temperature)
+  _common.check_temperature(temperature)
   where = _common.class_mask(where, student_logits)
-  return (
-    _common.log_probabilities(student_logits / temperature, axis, where),
-    _common.log_probabilities(teacher_logits / temperature, axis, where),
-  )
+
+  student_logits = _common.masked(student_logits, axis, where)
+  teacher_logits = _common.masked(teacher_logits, axis, where)
+  student = jax.nn.log_softmax(student_logits / temperature, axis=axis)
+  teacher = jax.nn.log_softmax(teacher_logits / temperature, axis=axis)
+  difference = (student_logits - teacher_logits) / temperature
+  ratio, _ = _divergence.log_ratio(teacher, student, difference, axis)
+  return _Softened(student, teacher, ratio, where)
 
 
 def soft_cross_entropy(
@@ -62,7 +92,7 @@ def soft_cross_entropy(
   Args:
     student_logits: scores, [..., K].
     teacher_logits: scores, [..., K].
-    temperature: T > 0.
+    temperature: T, in [1e-6, 1e6].
     axis: the class axis.
     where: the classes that take part; None for all.
 
@@ -70,14 +100,16 @@ def soft_cross_entropy(
     One value per example, [...], at least the teacher's entropy times T^2.
 
   Raises:
-    ValueError: shapes differ, or the temperature is not positive.
+    ValueError: shapes differ, or the temperature is out of range.
     TypeError: logits are not floating point.
   """
-  student_log, teacher_log = _log_pair(
-    student_logits, teacher_logits, temperature, axis, where
-  )
-  loss = -_common.expected(teacher_log, student_log, axis)
-  return temperature**2 * loss
+  both = _softened(student_logits, teacher_logits, temperature, axis, where)
+
+  teacher, student = jnp.exp(both.teacher), jnp.exp(both.student)
+  log_teacher = jnp.where(teacher == 0, 0.0, both.teacher)
+  loss = _divergence.divergence(teacher, student, both.ratio, axis)
+  loss -= jnp.sum(teacher * log_teacher, axis=axis)
+  return _common.zero_if_empty(temperature**2 * loss, axis, both.where)
 
 
 def kl_divergence(
@@ -97,7 +129,7 @@ def kl_divergence(
   Args:
     student_logits: scores, [..., K].
     teacher_logits: scores, [..., K].
-    temperature: T > 0.
+    temperature: T, in [1e-6, 1e6].
     axis: the class axis.
     where: the classes that take part; None for all.
 
@@ -106,13 +138,14 @@ def kl_divergence(
     student excludes (-inf) what the teacher does not.
 
   Raises:
-    ValueError: shapes differ, or the temperature is not positive.
+    ValueError: shapes differ, or the temperature is out of range.
     TypeError: logits are not floating point.
   """
-  student_log, teacher_log = _log_pair(
-    student_logits, teacher_logits, temperature, axis, where
+  both = _softened(student_logits, teacher_logits, temperature, axis, where)
+
+  loss = _divergence.divergence(
+    jnp.exp(both.teacher), jnp.exp(both.student), both.ratio, axis
   )
-  loss = _common.expected(teacher_log, teacher_log - student_log, axis)
   return temperature**2 * loss
 
 
@@ -128,10 +161,11 @@ def reverse_kl(
 
   Arguments, result and errors as in `kl_divergence`, sides exchanged.
   """
-  student_log, teacher_log = _log_pair(
-    student_logits, teacher_logits, temperature, axis, where
+  both = _softened(student_logits, teacher_logits, temperature, axis, where)
+
+  loss = _divergence.divergence(
+    jnp.exp(both.student), jnp.exp(both.teacher), -both.ratio, axis
   )
-  loss = _common.expected(student_log, student_log - teacher_log, axis)
   return temperature**2 * loss
 
 
@@ -152,18 +186,14 @@ def jensen_shannon(
 
   Arguments, result and errors as in `kl_divergence`.
   """
-  student_log, teacher_log = _log_pair(
-    student_logits, teacher_logits, temperature, axis, where
-  )
-  # logaddexp(-inf, -inf) has a NaN gradient: such a class leaves before it.
-  alive = (student_log > -jnp.inf) | (teacher_log > -jnp.inf)
-  middle = jnp.logaddexp(
-    jnp.where(alive, student_log, 0.0), jnp.where(alive, teacher_log, 0.0)
-  ) - jnp.log(2.0)
+  both = _softened(student_logits, teacher_logits, temperature, axis, where)
 
+  student, teacher = jnp.exp(both.student), jnp.exp(both.teacher)
+  middle = 0.5 * (student + teacher)
+  teacher_to_middle, student_to_middle = _divergence.to_middle(both.ratio)
   loss = 0.5 * (
-    _common.expected(teacher_log, teacher_log - middle, axis)
-    + _common.expected(student_log, student_log - middle, axis)
+    _divergence.divergence(teacher, middle, teacher_to_middle, axis)
+    + _divergence.divergence(student, middle, student_to_middle, axis)
   )
   return temperature**2 * loss
 
@@ -207,17 +237,47 @@ def logit_mse(
   return _common.mean(jnp.square(difference), axis, where)
 
 
-def _target_pair(logits: Array, target: Array, rest: Array, axis: int) -> Array:
+def _target_pair(logits: Array, target: Array, axis: int) -> Array:
   """(log p(target), log p(not target)), stacked along `axis`."""
-  total = jax.nn.logsumexp(logits, axis=axis)
+  log_probs = jax.nn.log_softmax(logits, axis=axis)
   parts = []
-  for kept in (target, rest):
+  for kept in (target, ~target):
     # log of an empty sum has a NaN gradient: sum over all, then put -inf.
-    alive = jnp.any(kept & (logits > -jnp.inf), axis=axis, keepdims=True)
-    some = jnp.where(kept | ~alive, logits, -jnp.inf)
-    part = jax.nn.logsumexp(some, axis=axis) - total
+    alive = jnp.any(kept & ~jnp.isneginf(log_probs), axis=axis, keepdims=True)
+    some = jnp.where(kept | ~alive, log_probs, -jnp.inf)
+    part = jax.nn.logsumexp(some, axis=axis)
     parts.append(jnp.where(jnp.squeeze(alive, axis), part, -jnp.inf))
   return jnp.stack(parts, axis=axis)
+
+
+def _target_and_rest(
+  student_logits: Array,
+  teacher_logits: Array,
+  difference: Array,
+  target: Array,
+  axis: int,
+) -> tuple[Array, Array]:
+  """TCKD and NCKD at temperature 1; `difference` is student - teacher."""
+  # A teacher that excludes all but the target says nothing about the rest.
+  alive = jnp.any(
+    ~target & ~jnp.isneginf(teacher_logits), axis=axis, keepdims=True
+  )
+  student, teacher = (
+    jax.nn.log_softmax(jnp.where(target & alive, -jnp.inf, x), axis=axis)
+    for x in (student_logits, teacher_logits)
+  )
+  ratio, rest = _divergence.log_ratio(teacher, student, difference, axis)
+  nckd = _divergence.divergence(jnp.exp(teacher), jnp.exp(student), ratio, axis)
+  nckd = jnp.where(jnp.squeeze(alive, axis), nckd, 0.0)
+
+  # How much the target's weight grows, and the sum of all others'.
+  change = jnp.sum(jnp.where(target, difference, 0.0), axis=axis)
+  growth = jnp.stack([change, rest], axis=axis)
+  student = _target_pair(student_logits, target, axis)
+  teacher = _target_pair(teacher_logits, target, axis)
+  ratio, _ = _divergence.log_ratio(teacher, student, growth, axis)
+  tckd = _divergence.divergence(jnp.exp(teacher), jnp.exp(student), ratio, axis)
+  return tckd, nckd
 
 
 def decoupled_kd(
@@ -246,7 +306,7 @@ def decoupled_kd(
       class, which is the only choice for a generated example: it has no label.
     alpha: weight of TCKD, >= 0.
     beta: weight of NCKD, >= 0. With two classes NCKD is zero.
-    temperature: T > 0.
+    temperature: T, in [1e-6, 1e6].
     axis: the class axis.
     where: the classes that take part, the target among them; None for all.
 
@@ -258,30 +318,21 @@ def decoupled_kd(
     TypeError: logits are not floating point, or labels not integers.
   """
   student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
-  checks.positive(temperature=temperature)
+  _common.check_temperature(temperature)
   checks.non_negative(alpha=alpha, beta=beta)
   where = _common.class_mask(where, student_logits)
-  if where is not None:
-    student_logits = jnp.where(where, student_logits, -jnp.inf)
-    teacher_logits = jnp.where(where, teacher_logits, -jnp.inf)
+  student_logits = _common.masked(student_logits, axis, where)
+  teacher_logits = _common.masked(teacher_logits, axis, where)
   if labels is None:
     labels = jnp.argmax(teacher_logits, axis=axis)
   _, labels = _common.labelled(teacher_logits, labels, axis)
 
-  student_logits = student_logits / temperature
-  teacher_logits = teacher_logits / temperature
   target = _common.one_hot(labels, student_logits.shape[axis], axis)
-  student_pair = _target_pair(student_logits, target, ~target, axis)
-  teacher_pair = _target_pair(teacher_logits, target, ~target, axis)
-  tckd = _common.expected(teacher_pair, teacher_pair - student_pair, axis)
-
-  # A teacher that excludes all but the target says nothing about the rest.
-  alive = jnp.any(
-    ~target & (teacher_logits > -jnp.inf), axis=axis, keepdims=True
+  tckd, nckd = _target_and_rest(
+    student_logits / temperature,
+    teacher_logits / temperature,
+    (student_logits - teacher_logits) / temperature,
+    target,
+    axis,
   )
-  rest = jnp.where(alive, ~target, True)
-  student_log = _common.log_probabilities(student_logits, axis, rest)
-  teacher_log = _common.log_probabilities(teacher_logits, axis, rest)
-  nckd = _common.expected(teacher_log, teacher_log - student_log, axis)
-  nckd = jnp.where(jnp.squeeze(alive, axis), nckd, 0.0)
   return temperature**2 * (alpha * tckd + beta * nckd)

@@ -3,8 +3,10 @@
 
 Every function takes logits [..., K] with any leading axes and integer labels
 [...], and returns one value per example. `where` keeps classes (booleans that
-broadcast to the logits). A label out of range, or of a class that `where`
-drops, gives NaN or infinity, never the loss of another class.
+broadcast to the logits); an example that keeps none is padding, with value and
+gradient 0. A label out of range, or of a class that `where` drops, gives NaN
+or infinity, never the loss of another class. Logits are finite, or -inf for a
+class that is excluded; +inf and NaN give NaN.
 
 `class_counts` are the numbers of training examples per class, [K], known
 while tracing (a list or a numpy array). Test logits are used as they are: the
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,14 +59,14 @@ def cross_entropy(
   checks.in_range(0.0, 1.0, label_smoothing=label_smoothing)
   where = _common.class_mask(where, logits)
 
-  log_probs = _common.log_probabilities(logits, axis, where)
+  log_probs = jax.nn.log_softmax(_common.masked(logits, axis, where), axis=axis)
   loss = -_common.pick(log_probs, labels, axis)
   if label_smoothing:
     if where is not None:
       log_probs = jnp.where(where, log_probs, 0.0)
     uniform = -_common.mean(log_probs, axis, where)
     loss = (1.0 - label_smoothing) * loss + label_smoothing * uniform
-  return loss
+  return _common.zero_if_empty(loss, axis, where)
 
 
 def logit_adjustment(

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """DIST: match relations between predictions instead of probabilities.
 
-Takes [B, K]; unlike the other distances it looks across the batch.
+Takes [B, K]; unlike the other distances it looks across the batch. Logits are
+finite or -inf; one of +inf or NaN makes the values of its whole batch NaN.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from tgt_jax import checks
@@ -14,6 +16,8 @@ from tgt_jax.types import Array
 
 # Added to squared norms: a constant row has correlation 0, not NaN.
 _EPSILON = 1e-16
+# Above, float32 loses the differences between probabilities of one row.
+_TEMPERATURES = (1e-6, 1e3)
 
 
 def _unit(values: Array, axis: int, where: Array) -> Array:
@@ -58,7 +62,7 @@ def dist(
   Args:
     student_logits: scores, [B, K].
     teacher_logits: scores, [B, K].
-    temperature: T > 0.
+    temperature: T, in [1e-6, 1e3].
     beta: weight of the inter-class relation, >= 0.
     gamma: weight of the intra-class relation, >= 0.
     where: booleans that broadcast to [B, K]. A row without any True is
@@ -74,19 +78,16 @@ def dist(
   """
   checks.rank(2, student_logits=student_logits, teacher_logits=teacher_logits)
   student_logits, teacher_logits = _common.pair(student_logits, teacher_logits)
-  checks.positive(temperature=temperature)
+  checks.in_range(*_TEMPERATURES, temperature=temperature)
   checks.non_negative(beta=beta, gamma=gamma)
   kept = _common.class_mask(where, student_logits)
   if kept is None:
     kept = jnp.ones(student_logits.shape, jnp.bool_)
 
   rows = jnp.any(kept, axis=1)
-  some = kept | ~rows[:, None]  # A softmax over nothing would be NaN.
-  student = jnp.exp(
-    _common.log_probabilities(student_logits / temperature, -1, some)
-  )
-  teacher = jnp.exp(
-    _common.log_probabilities(teacher_logits / temperature, -1, some)
+  student, teacher = (
+    jax.nn.softmax(_common.masked(logits, -1, kept) / temperature)
+    for logits in (student_logits, teacher_logits)
   )
   inter = 1.0 - jnp.sum(
     _unit(student, 1, kept) * _unit(teacher, 1, kept), axis=1

@@ -14,6 +14,7 @@ from tgt_jax.metrics.classification import (
   confusion_matrix,
   mean,
   negative_log_likelihood,
+  predictions,
   top_k_accuracy,
 )
 from tgt_jax.metrics.summary import (
@@ -32,6 +33,7 @@ __all__ = [
   "expected_calibration_error",
   "mean",
   "negative_log_likelihood",
+  "predictions",
   "summarize_confusion",
   "to_host",
   "top_k_accuracy",

@@ -37,7 +37,8 @@ def calibration_bins(
   """Sorts a batch by confidence into bins of equal width.
 
   Bin b holds confidences in (b / bins, (b + 1) / bins] (Guo et al., 2017,
-  "On calibration of modern neural networks", arXiv 1706.04599).
+  "On calibration of modern neural networks", arXiv 1706.04599). Logits with a
+  NaN have no confidence: they are wrong, and the error becomes NaN.
 
   Args:
     logits: scores, [B, K].
@@ -61,8 +62,10 @@ def calibration_bins(
     weights = jnp.asarray(mask).astype(logits.dtype)
 
   confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
-  correct = jnp.argmax(logits, axis=-1) == labels
-  index = jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1
+  valid = ~jnp.isnan(confidence)
+  correct = valid & (jnp.argmax(logits, axis=-1) == labels)
+  index = jnp.ceil(jnp.where(valid, confidence, 0.0) * num_bins)
+  index = index.astype(jnp.int32) - 1
   index = jnp.clip(index, 0, num_bins - 1)
 
   def per_bin(values: Array) -> Array:

@@ -45,12 +45,24 @@ def _check(logits: Any, labels: Any) -> None:
   checks.same_leading(logits=logits, labels=labels)
 
 
+def predictions(logits: Array) -> Array:
+  """The class of the largest logit, [B], the first of equal ones.
+
+  -1, which is no class, where a logit is NaN: `argmax` would name the NaN's.
+  """
+  checks.rank(2, logits=logits)
+  checks.floating(logits=logits)
+  valid = ~jnp.any(jnp.isnan(logits), axis=-1)
+  return jnp.where(valid, jnp.argmax(logits, axis=-1), -1)
+
+
 def accuracy(
   logits: Array, labels: Array, *, mask: Array | None = None
 ) -> Mean:
-  """How often the largest logit, the first of equal ones, is the label's."""
+  """How often the label is what `predictions` says; never where that is NaN."""
   _check(logits, labels)
-  return mean(jnp.argmax(logits, axis=-1) == labels, mask)
+  predicted = predictions(logits)
+  return mean((predicted == labels) & (predicted >= 0), mask)
 
 
 def top_k_accuracy(
@@ -59,7 +71,8 @@ def top_k_accuracy(
   """How often the label is among the `k` largest logits.
 
   Among equal logits the lower class comes first, as in `accuracy`, so that a
-  collapsed network with constant logits is not right about everything.
+  collapsed network with constant logits is not right about everything. Logits
+  with a NaN are wrong.
 
   Raises:
     ValueError: shapes do not fit, or k is not in [1, K].
@@ -67,7 +80,8 @@ def top_k_accuracy(
   _check(logits, labels)
   checks.in_range(1, logits.shape[-1], k=k)
   _, top = jax.lax.top_k(logits, k)
-  return mean(jnp.any(top == labels[:, None], axis=-1), mask)
+  valid = ~jnp.any(jnp.isnan(logits), axis=-1)
+  return mean(valid & jnp.any(top == labels[:, None], axis=-1), mask)
 
 
 def agreement(
@@ -76,7 +90,7 @@ def agreement(
   *,
   mask: Array | None = None,
 ) -> Mean:
-  """How often student and teacher have the same top class.
+  """How often student and teacher have the same top class, none if NaN.
 
   Fidelity, not accuracy: see Stanton et al. (2021), arXiv 2106.05945.
   """
@@ -84,8 +98,9 @@ def agreement(
   checks.same_shape(
     student_logits=student_logits, teacher_logits=teacher_logits
   )
-  student = jnp.argmax(student_logits, axis=-1)
-  return mean(student == jnp.argmax(teacher_logits, axis=-1), mask)
+  student = predictions(student_logits)
+  same = (student == predictions(teacher_logits)) & (student >= 0)
+  return mean(same, mask)
 
 
 def negative_log_likelihood(
@@ -103,7 +118,7 @@ def negative_log_likelihood(
 
 def confusion_matrix(
   labels: Array,
-  predictions: Array,
+  predicted: Array,
   num_classes: int,
   *,
   mask: Array | None = None,
@@ -112,25 +127,26 @@ def confusion_matrix(
 
   Args:
     labels: true classes, [B], integers.
-    predictions: predicted classes, [B], integers.
-    num_classes: K. Pairs with a class outside [0, K) are not counted.
+    predicted: predicted classes, [B], integers; -1 for none.
+    num_classes: K. A label outside [0, K) is not counted.
     mask: [B]; examples at zero are not counted, others count once.
 
   Returns:
-    [K, K], int32, exact up to 2**31: rows are labels, columns predictions.
+    [K, K + 1], int32, exact up to 2**31: rows are labels, columns what was
+    predicted; the last one counts what is no class in [0, K).
 
   Raises:
     ValueError: shapes differ.
     TypeError: not integers.
   """
-  checks.rank(1, labels=labels, predictions=predictions)
-  checks.integer(labels=labels, predictions=predictions)
-  checks.same_shape(labels=labels, predictions=predictions)
-  counted = (labels >= 0) & (predictions >= 0)
+  checks.rank(1, labels=labels, predicted=predicted)
+  checks.integer(labels=labels, predicted=predicted)
+  checks.same_shape(labels=labels, predicted=predicted)
+  counted = jnp.asarray(labels) >= 0  # A negative index counts from the end.
+  a_class = (predicted >= 0) & (predicted < num_classes)
+  column = jnp.where(a_class, predicted, num_classes)
   if mask is not None:
     checks.same_shape(labels=labels, mask=mask)
     counted &= jnp.asarray(mask) > 0
-  zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
-  return zeros.at[labels, predictions].add(
-    counted.astype(jnp.int32), mode="drop"
-  )
+  zeros = jnp.zeros((num_classes, num_classes + 1), jnp.int32)
+  return zeros.at[labels, column].add(counted.astype(jnp.int32), mode="drop")

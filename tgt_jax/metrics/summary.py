@@ -78,7 +78,8 @@ def summarize_confusion(
   """Accuracies of a confusion matrix, over all and by training frequency.
 
   Args:
-    confusion: counts, [..., K, K], rows are labels.
+    confusion: counts, [..., K, K + 1] as of `confusion_matrix`, or
+      [..., K, K]; rows are labels.
     train_counts: training examples per class, [K]; None leaves out the
       groups.
     thresholds: `(many, few)` of `longtail.many_medium_few`.
@@ -90,12 +91,15 @@ def summarize_confusion(
     examples and for an empty group.
 
   Raises:
-    ValueError: not square, or not one training count per class.
+    ValueError: another shape, or not one training count per class.
   """
   confusion = np.asarray(jax.device_get(confusion), np.float64)
-  if confusion.ndim < 2 or confusion.shape[-1] != confusion.shape[-2]:
-    raise ValueError(f"confusion: expected [K, K], got {confusion.shape}")
-  num_classes = confusion.shape[-1]
+  rows, columns = (0, 0, *confusion.shape)[-2:]
+  if confusion.ndim < 2 or columns not in (rows, rows + 1):
+    raise ValueError(
+      f"confusion: expected [K, K + 1] or [K, K], got {confusion.shape}"
+    )
+  num_classes = rows
   correct = np.diagonal(confusion, axis1=-2, axis2=-1)
   per_class = _divide(correct, confusion.sum(axis=-1))
   everything = np.ones(num_classes, bool)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lengths and directions over the whole range of a floating-point number."""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.extra.numpy as hypothesis_numpy
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from tgt_jax import exploration
+
+SHAPE = np.float32([[3.0, 4.0, 0.0], [1.0, -2.0, 2.0]])
+SCALES = [1e-37, 1e-25, 1e-12, 1.0, 1e12, 1e25, 1e37]
+
+
+def rms64(vectors):
+  return np.sqrt(np.mean(np.float64(vectors) ** 2, axis=-1))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_lengths_and_directions_at_every_scale(scale):
+  vectors = np.float32(scale) * SHAPE
+  np.testing.assert_allclose(
+    jax.jit(exploration.rms)(vectors), rms64(vectors), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    jax.jit(exploration.unit)(vectors),
+    SHAPE / rms64(SHAPE)[:, None],
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_step_is_as_long_on_any_field(scale):
+  """The student may agree almost, or be far off: the move is the same."""
+  z = jnp.zeros((2, 3))
+  rng = jax.random.split(jax.random.key(0), 2)
+  slope = np.float32(scale) * SHAPE
+  field = lambda latent: jnp.sum(latent * slope, axis=-1)
+  moved = exploration.gradient_ascent(0.25).explore(z, rng, field)
+  expected = 0.25 * SHAPE / rms64(SHAPE)[:, None]
+  np.testing.assert_allclose(moved, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_zeros_have_no_direction_and_no_gradient(dtype):
+  zeros = jnp.zeros((2, 3), dtype)
+
+  @jax.jit
+  def everything(vectors):
+    direct = lambda f: jax.vjp(f, vectors)
+    unit, pull_unit = direct(exploration.unit)
+    length, pull_length = direct(exploration.rms)
+    return (
+      unit,
+      *pull_unit(jnp.ones_like(unit)),
+      *pull_length(jnp.ones_like(length)),
+    )
+
+  for found in everything(zeros):
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 6e4])
+def test_directions_in_half_precision(scale):
+  """Squares of these leave float16; the direction does not."""
+  vectors = jnp.asarray(scale * SHAPE / 4, jnp.float16)
+  unit = exploration.unit(vectors)
+  assert unit.dtype == jnp.float16
+  expected = SHAPE / rms64(SHAPE)[:, None]
+  np.testing.assert_allclose(unit, expected, rtol=2e-3)
+  np.testing.assert_allclose(
+    exploration.rms(vectors), rms64(vectors), rtol=2e-3
+  )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_hidden(bad):
+  vectors = SHAPE.copy()
+  vectors[1, 2] = bad
+  unit = np.asarray(exploration.unit(vectors))
+  assert np.all(np.isfinite(unit[0]))
+  assert np.isnan(unit[1, 2])
+  assert not np.isfinite(exploration.rms(vectors)[1])
+
+
+def test_gradients_where_there_is_a_direction():
+  """The unit of the largest entry is held constant; nothing depends on it."""
+  with jax.enable_x64(True):
+    vectors = np.float64(SHAPE)
+    for function in (exploration.unit, exploration.rms):
+      check_grads(function, (vectors,), 2, atol=1e-6, rtol=1e-6)
+    # Along itself a direction does not change, a length does.
+    _, along = jax.jvp(exploration.unit, (vectors,), (vectors,))
+    np.testing.assert_allclose(along, np.zeros((2, 3)), atol=1e-12)
+    length, growth = jax.jvp(exploration.rms, (vectors,), (vectors,))
+    np.testing.assert_allclose(growth, length, rtol=1e-12)
+
+
+FINITE = hypothesis_numpy.arrays(
+  np.float32, (2, 3), elements=st.floats(-1e30, 1e30, width=32)
+)
+
+
+@hypothesis.given(FINITE)
+def test_a_direction_has_length_one_or_zero(vectors):
+  unit = exploration.unit(vectors)
+  tiny = np.abs(vectors).max(-1) < np.finfo(np.float32).tiny
+  np.testing.assert_allclose(
+    exploration.rms(unit), np.where(tiny, 0.0, 1.0), rtol=1e-5
+  )
+  assert np.all((np.sign(unit) == np.sign(vectors)) | (unit == 0))
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+def test_projection_by_hand(sphere):
+  """Inside, outside and at the centre; a radius for each example."""
+  centre = np.float32([[1, 1], [1, 1], [1, 1]])
+  offset = np.float32([[0.5, -0.5], [6.0, 8.0], [0.0, 0.0]])
+  radius = jnp.array([2.0, 5.0, 3.0])
+  moved = exploration.project(centre, centre + offset, radius, sphere=sphere)
+  inside = [2.0, -2.0] if sphere else [0.5, -0.5]
+  outside = 5.0 * offset[1] / np.sqrt(50)
+  np.testing.assert_allclose(
+    moved - centre, [inside, outside, [0.0, 0.0]], rtol=1e-6
+  )
+
+
+def test_projection_has_finite_gradients_at_the_centre():
+  centre = jnp.ones((2, 3))
+
+  def total(z, sphere):
+    return jnp.sum(exploration.project(centre, z, 0.5, sphere=sphere))
+
+  for sphere, slope in ((False, 1.0), (True, 0.0)):
+    found = jax.grad(total)(centre, sphere)
+    np.testing.assert_array_equal(found, np.full((2, 3), slope))
+
+
+def test_noise_is_an_examples_own():
+  rng = jax.random.split(jax.random.key(0), 4)
+  like = jnp.zeros((4, 2, 3), jnp.float16)
+  noise = exploration.gaussian(rng, like)
+  assert (noise.shape, noise.dtype) == (like.shape, like.dtype)
+  np.testing.assert_array_equal(
+    noise[1:3], exploration.gaussian(rng[1:3], like[:2])
+  )
