@@ -10,7 +10,7 @@ Time: half an hour of processor time for the teacher, a minute to 30 per arm.
 Result: balanced accuracy (5 seeds, last step, test split) 83.5 ± 0.2
   pixel-noise-KD, 83.9 ± 0.2 with 13 000 updates, 85.7 ± 0.2 TGT-random,
   86.0 ± 0.1 TGT-gradient, 86.2 ± 0.1 with three steps; the table is in
-  README.md. `:tail_labeler` is not yet run.
+  README.md. `:tail_labeler`: 79.5 ± 0.2, 79.7 ± 0.2 and 79.6 ± 0.2.
 
 DIR holds the four IDX files of Fashion-MNIST (the Debian package
 `dataset-fashion-mnist` installs them); left empty, TFDS is asked. 2 478
