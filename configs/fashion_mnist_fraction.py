@@ -53,6 +53,7 @@ def get_config(arg=""):
     config.training.update(steps=4)
     config.cadence.update(log=2, evaluate=4, checkpoint=4)
     config.gallery_examples = 3
+    config.quick_compilation = True
   return config.lock()
 
 

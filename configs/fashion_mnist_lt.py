@@ -65,6 +65,7 @@ def get_config(arg=""):
     config.arms.noise_kd_long.training.steps = 8
     config.cadence.update(log=2, evaluate=4, checkpoint=4)
     config.gallery_examples = 3
+    config.quick_compilation = True
   elif arg:
     raise ValueError(
       f"unknown argument {arg!r}; expected '', 'tail_labeler' or 'smoke'"

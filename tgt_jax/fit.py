@@ -7,7 +7,6 @@ one window are fetched after the next window's first step is under way.
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import statistics
 import time
@@ -218,7 +217,7 @@ def _begin(state: TrainState, start: Mapping[str, Frozen]) -> TrainState:
 
 def _initial_state(job, batch, roots, runtime):
   """The state on its devices, and the shardings that keep it there."""
-  init = functools.partial(training.init_state, job.method)
+  init = training.initializer(job.method)
   shapes = jax.eval_shape(init, roots, batch)
   shardings = runtime.shardings(shapes)
   return training.jit_once(init, out_shardings=shardings)(

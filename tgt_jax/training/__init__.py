@@ -7,6 +7,7 @@ from tgt_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer
 from tgt_jax.training.step import (
   empty_totals,
   init_state,
+  initializer,
   jit_once,
   make_step,
   quick_options,
@@ -18,6 +19,7 @@ __all__ = [
   "SCHEDULES",
   "empty_totals",
   "init_state",
+  "initializer",
   "jit_once",
   "make_optimizer",
   "make_step",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,10 @@ from tgt_jax import rng as rng_lib
 from tgt_jax.types import Array, Batch, Method, Metrics, Params, TrainState
 
 Step = Callable[..., tuple[TrainState, Metrics]]
+
+# The seeds of an arm that take turns share what is traced and compiled: JAX
+# keeps programs by function, so the same method has to give the same one.
+_kept = functools.lru_cache(maxsize=2)
 
 
 def quick_options() -> dict[str, Any]:
@@ -52,6 +57,12 @@ def roots(seeds: tuple[int, ...], stream: str = "") -> Array:
   return jnp.stack(keys)
 
 
+@_kept
+def initializer(method: Method) -> Callable:
+  """`init_state` of a method: the same function for the same method."""
+  return functools.partial(init_state, method)
+
+
 def init_state(method: Method, root: Array, batch: Batch) -> TrainState:
   """The states of all seeds, every leaf [S, ...].
 
@@ -63,6 +74,7 @@ def init_state(method: Method, root: Array, batch: Batch) -> TrainState:
   return jax.vmap(method.init)(root, batch)
 
 
+@_kept
 def _traced_once(method: Method) -> Any:
   """The update as a function of its own, whose trace is kept.
 
@@ -85,6 +97,13 @@ def make_step(method: Method, **jit_options: Any) -> Step:
     method: what is trained.
     **jit_options: passed to `jax.jit`, e.g. shardings.
   """
+  step = _step_of(method)
+  return jax.jit(step, donate_argnames=("state", "totals"), **jit_options)
+
+
+@_kept
+def _step_of(method: Method) -> Step:
+  """The step of `make_step`, not jitted."""
   update = _traced_once(method)
 
   def one(state, totals, frozen, batch, root):
@@ -104,7 +123,7 @@ def make_step(method: Method, **jit_options: Any) -> Step:
     )
     return jax.tree.map(lambda a: a[None], (state, totals))
 
-  return jax.jit(step, donate_argnames=("state", "totals"), **jit_options)
+  return step
 
 
 def empty_totals(
