@@ -23,7 +23,7 @@ train.run(tiny.get_config("6"), sys.argv[1])
 PROGRAMS = """
 import functools, jax, jax.numpy as jnp, numpy as np
 from tests import tiny
-from tgt_jax import build, distributed, methods, training
+from tgt_jax import build, distributed, methods, settings, training
 config = settings.plain(tiny.get_config("6"))
 counts = build.class_counts(config)
 def step_of(mesh):

@@ -244,7 +244,7 @@ _ONES = np.ones((4, 2, 2, 1), np.float32)
     (
       lambda: data.long_tail(_source([0, 1]), imbalance_ratio=0.5),
       ValueError,
-      "imbalance_ratio must be >= 1",
+      "imbalance_ratio must be finite and >= 1",
     ),
     (
       lambda: data.long_tail(
