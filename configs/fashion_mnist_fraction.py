@@ -7,7 +7,8 @@ One size: python -m tgt_jax.main --config=configs/fashion_mnist_fraction.py:10
   --config.data.data_dir=DIR --workdir=runs/fraction/10
 Hardware: 1 CPU core, shared.
 Time: half an hour of processor time for the teacher, a quarter per size.
-Result: not yet run.
+Result: docs/sample_sizes.md. With 600 images (3 seeds, last update, test split)
+  81.3 ± 0.1 KD, 85.3 ± 0.2 TGT-random, 85.8 ± 0.3 TGT-gradient.
 
 The argument is the percentage of labelled images, the same share of every
 class; a larger set contains a smaller one. DIR holds the four IDX files (see

@@ -279,7 +279,8 @@ def test_a_curve_over_sample_sizes(tmp_path: pathlib.Path, capsys):
     curves.draw(compare.load_runs(folders), metrics=["balanced"])
   (panel,) = drawn.values()
   np.testing.assert_array_equal(panel["kd"].steps, [9, 90])
-  np.testing.assert_array_equal(panel["kd"].values, np.tile(BASE, (2, 1)).T)
+  expected = 100 * np.tile(BASE, (2, 1)).T
+  np.testing.assert_allclose(panel["kd"].values, expected)
   np.testing.assert_array_equal(panel["tgt"].steps, [90])
 
 

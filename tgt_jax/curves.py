@@ -36,16 +36,23 @@ def draw(runs: Sequence[Run], *, metrics: Sequence[str]) -> bytes:
       arms.setdefault(arm.name, {})[size] = arm
   panels = {
     results_lib.label(metric): {
-      name: _curve({size: arm.values(metric) for size, arm in found.items()})
+      name: _curve(
+        {size: arm.values(metric) for size, arm in found.items()},
+        results_lib.shown(metric),
+      )
       for name, found in arms.items()
     }
     for metric in metrics
   }
-  return pictures.curves(panels, over="labelled images", log=True)
+  return pictures.curves(
+    panels, columns=2, height=3.6, over="labelled images", log=True
+  )
 
 
-def _curve(values: Mapping[int, Mapping[int, float | None]]) -> pictures.Curve:
+def _curve(
+  values: Mapping[int, Mapping[int, float | None]], unit: float
+) -> pictures.Curve:
   """Returns `{size: {seed: value}}` as a curve, NaN where a seed is missing."""
   seeds = sorted(set().union(*values.values()))
   rows = [[of.get(seed) for of in values.values()] for seed in seeds]
-  return pictures.Curve(np.array(list(values)), np.array(rows, float))
+  return pictures.Curve(np.array(list(values)), unit * np.array(rows, float))

@@ -190,7 +190,8 @@ def format_value(metric: str, value: float | None) -> str:
   """Returns one value in the unit of its metric, or a dash."""
   if value is None or not math.isfinite(value):
     return "–"
-  return f"{100 * value:.1f}" if metric in _PERCENT else f"{value:.3f}"
+  digits = 1 if metric in _PERCENT else 3
+  return f"{shown(metric) * value:.{digits}f}"
 
 
 def format_spread(metric: str, values: Sequence[float | None]) -> str:
@@ -202,6 +203,11 @@ def format_spread(metric: str, values: Sequence[float | None]) -> str:
   if found.valid and found.missing:
     text += f" ({found.missing} failed)"
   return text
+
+
+def shown(metric: str) -> float:
+  """Returns what a value is multiplied by for the unit of `label`."""
+  return 100.0 if metric in _PERCENT else 1.0
 
 
 def label(metric: str) -> str:

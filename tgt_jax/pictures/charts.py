@@ -66,6 +66,7 @@ def curves(
   panels: Mapping[str, Mapping[str, Curve]],
   *,
   columns: int = 3,
+  height: float = 2.2,
   over: str = "step",
   log: bool = False,
 ) -> bytes:
@@ -74,6 +75,7 @@ def curves(
   Args:
     panels: `{quantity: {arm: curve}}`; arms keep their colour over panels.
     columns: panels in a row, at most.
+    height: of a panel, inches.
     over: what `Curve.steps` are.
     log: whether their axis is logarithmic.
 
@@ -85,7 +87,8 @@ def curves(
   columns = -(-len(panels) // rows)
   with drawing():
     figure = new_figure(
-      max(_WIDTH, 3.0 * columns), 2.2 * rows + 0.25 + 0.2 * -(-len(arms) // 4)
+      max(_WIDTH, 3.0 * columns),
+      height * rows + 0.25 + 0.2 * -(-len(arms) // 4),
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax, (quantity, panel) in zip(grid.flat, panels.items(), strict=False):
