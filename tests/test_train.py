@@ -319,6 +319,7 @@ BAD_INPUT = {
   "unknown model": ("tiny", ["--config.student.name=mpl"], None, r"'mlp'"),
   "unknown argument": (
     "tiny", ["--config.main_arm=gradeint"], None, r"arms: gradient"),
+  "unknown form": ("smoked", [], None, r"^error: ValueError: .*'smoke'"),
   "missing config": ("absent", [], None, r"absent.py"),
   "missing folder": (
     "fashion", ["--config.data.data_dir=/nowhere"], None, r"/nowhere"),
@@ -345,6 +346,7 @@ def test_bad_input_is_one_line_and_no_traceback(
     "tiny": root / "tests" / "tiny.py",
     "fashion": root / "configs" / "fashion_mnist_lt.py:smoke",
     "absent": tmp_path / "absent.py",
+    "smoked": root / "configs" / "digits_lt.py:smoked",
   }[name]
   folder, workdir = tmp_path / "images", tmp_path / "run"
   if name == "fashion":
@@ -367,8 +369,7 @@ def test_bad_input_is_one_line_and_no_traceback(
     main.main(main.parse(argv)[:1])
   assert stopped.value.code not in (0, None)
   text = str(stopped.value.code)
-  if case != "wrong type":  # absl prints that one itself.
-    assert text.startswith("error: ")
-    re.search(message, text) or pytest.fail(text)
+  assert text.startswith("error: ")
+  assert re.search(message, text), text
   if prepare == "run":
     assert files == {p: p.read_bytes() for p in files}

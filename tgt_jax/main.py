@@ -3,8 +3,8 @@
 
   python -m tgt_jax.main --config=configs/digits_lt.py --workdir=runs/digits
 
-`--config.training.steps=100` changes a key, `--config=configs/digits_lt.py:smoke`
-is an experiment's small form. The same command again resumes.
+`--config.training.steps=100` changes a key, `--config=FILE.py:smoke` is an
+experiment's small form. The same command again resumes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from ml_collections import config_flags
 
 config_flags.DEFINE_config_file("config", help_string="Experiment file[:arg].")
 flags.DEFINE_string("workdir", None, "Folder of the run.")
-flags.DEFINE_enum(
-  "multihost", "auto", ["auto", "on", "off"], "Whether to join processes."
-)
+flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Join processes.")
 flags.mark_flag_as_required("config")
 flags.register_validator("workdir", bool, "name the folder of the run")
 
@@ -34,7 +32,9 @@ def fail(error: Exception, where: str = "") -> NoReturn:
 def parse(argv: list[str]) -> list[str]:
   """Reads the flags; a key that the config does not have is one line."""
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:  # With a traceback where a config raised.
+    sys.exit(f"error: {str(error).strip().splitlines()[-1]} (see --help)")
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     fail(error, f"in {' '.join(a for a in argv if a[:8] == '--config')}: ")
 
