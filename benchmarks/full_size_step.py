@@ -156,7 +156,7 @@ def build_program(args: Any, spent: dict[str, Any]) -> Program:
   batch = jax.tree.map(lambda a: a[None], batch)
   root = training.roots((config["seed"],))
   with _stage("weights of the teacher", spent):
-    first = batch["image"][0, :1]
+    first = batch["input"][0, :1]
     init = lambda key: build.init_frozen(config, key, first)
     frozen = jax.block_until_ready(training.jit_once(init)(root[0]))
   with _stage("weights of the student", spent):

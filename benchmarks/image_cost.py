@@ -47,7 +47,7 @@ def measure(config: dict[str, Any], name: str) -> dict[str, Any]:
   batch = build.example_batch(arm.config)
   rng = jax.eval_shape(lambda: jax.random.key(0))
   frozen = jax.eval_shape(
-    lambda key: build.init_frozen(config, key, batch["image"]), rng
+    lambda key: build.init_frozen(config, key, batch["input"]), rng
   )
   state = jax.eval_shape(lambda key: arm.method.init(key, batch), rng)
   traced = jax.jit(arm.method.update).trace(state, frozen, batch, rng)

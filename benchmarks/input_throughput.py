@@ -82,7 +82,7 @@ def _chain(case: Case) -> list[data.Augmentation]:
 
 
 def _uint8(source: data.Source) -> np.ndarray:
-  images = source.fetch(np.arange(len(source)))["image"]
+  images = source.fetch(np.arange(len(source)))["input"]
   return np.rint(images * 255).astype(np.uint8)
 
 
@@ -109,7 +109,7 @@ def numpy_loop(case: Case) -> Iterator[Any]:
       for augmentation in chain:
         uniforms = generator.random((len(ids), augmentation.draws))
         batch = augmentation.apply(batch, uniforms)
-      yield {"image": batch, "label": labels[ids], "id": ids}
+      yield {"input": batch, "label": labels[ids], "id": ids}
 
 
 def _one_sample(case: Case) -> Callable[[int, np.random.Generator], Any]:
@@ -122,7 +122,7 @@ def _one_sample(case: Case) -> Callable[[int, np.random.Generator], Any]:
     for augmentation in chain:
       uniforms = generator.random((1, augmentation.draws))
       image = augmentation.apply(image[None], uniforms)[0]
-    return {"image": image, "label": labels[index], "id": index}
+    return {"input": image, "label": labels[index], "id": index}
 
   return sample
 
@@ -180,7 +180,7 @@ def torch_batches(case: Case) -> Iterator[Any]:
       for augmentation in chain:
         uniforms = generator.random((len(ids), augmentation.draws))
         batch = torch.from_numpy(augmentation.apply(batch.numpy(), uniforms))
-      return {"image": batch, "label": labels[rows], "id": rows}
+      return {"input": batch, "label": labels[rows], "id": rows}
 
   dataset = Batches()
   sampler = torch.utils.data.BatchSampler(
@@ -219,7 +219,7 @@ def measure(
   """Returns images per second of each contender, the median of the rounds."""
   rates: dict[str, list[float]] = {name: [] for name in iterators}
   for iterator in iterators.values():
-    assert next(iterator)["image"].shape[0] == batch_size
+    assert next(iterator)["input"].shape[0] == batch_size
   for _ in range(rounds):
     for name, iterator in iterators.items():
       count, began = 0, time.perf_counter()

@@ -41,7 +41,7 @@ class Setting(NamedTuple):
   Attributes:
     parts: for the methods; exploration is set by each step.
     frozen: the teacher's arrays.
-    batch: "image" and "label", [B, ...].
+    batch: "input" and "label", [B, ...].
     cache: "teacher_logits" and "latent" of the batch, what a run reads from
       its cache where nothing augments.
   """
@@ -60,7 +60,7 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
     dtype: compute dtype of generator and labeler.
   """
   generator = vae(
-    image_shape=IMAGE_SHAPE,
+    input_shape=IMAGE_SHAPE,
     latent_dim=LATENT_DIM,
     widths=(512,),
     dtype=dtype,
@@ -72,13 +72,13 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
   label = draws.integers(0, NUM_CLASSES, batch_size)
   mesh = distributed.make_mesh()
   batch = distributed.put_batch(
-    {"image": image, "label": label.astype(np.int32)},
+    {"input": image, "label": label.astype(np.int32)},
     distributed.batch_sharding(mesh),
   )
   keys = jax.random.split(jax.random.key(0))
   frozen = {
-    "generator": teachers.Frozen(*generator.init(keys[0], batch["image"])),
-    "labeler": (teachers.Frozen(*labeler.init(keys[1], batch["image"])),),
+    "generator": teachers.Frozen(*generator.init(keys[0], batch["input"])),
+    "labeler": (teachers.Frozen(*labeler.init(keys[1], batch["input"])),),
   }
   frozen = distributed.replicate(frozen, mesh)
   parts = methods.Parts(
@@ -96,7 +96,7 @@ def build(batch_size: int, dtype: str = "float32") -> Setting:
       "latent": teacher.encode(frozen, x),
     }
   )
-  return Setting(parts, frozen, batch, look(frozen, batch["image"]))
+  return Setting(parts, frozen, batch, look(frozen, batch["input"]))
 
 
 def method_of(name: str, parts: methods.Parts, num_steps: int = 1) -> Any:
@@ -116,7 +116,7 @@ def method_of(name: str, parts: methods.Parts, num_steps: int = 1) -> Any:
   loss = losses_of.get(name, methods.tgt)(parts)
 
   def init(rng, batch):
-    params, state = parts.student.init(rng, batch["image"])
+    params, state = parts.student.init(rng, batch["input"])
     return {"student": params}, {"student": state}
 
   tx = training.make_optimizer("adam", learning_rate=1e-3, steps=10**6)

@@ -62,15 +62,15 @@ def _updates(setting: Any) -> dict[str, Callable[[], Any]]:
   # x' and its targets come with the batch instead of from an exploration.
   def at_hand(context, starts):
     del context
-    targets, size = starts.latent, len(starts.image)
+    targets, size = starts.latent, len(starts.x)
     ones = jnp.ones(size)
-    return methods.Shown(starts.image, targets, ones, ones)
+    return methods.Shown(starts.x, targets, ones, ones)
 
   weights = methods.Weights()
   loss = methods.guided(parts, weights, methods.Neighbours(at_hand))
 
   def init(rng, batch):
-    params, state = parts.student.init(rng, batch["image"])
+    params, state = parts.student.init(rng, batch["input"])
     return {"student": params}, {"student": state}
 
   tx = training.make_optimizer("adam", learning_rate=1e-3, steps=10**6)
@@ -101,13 +101,13 @@ def parts_alone(setting: Any) -> dict[str, Callable[[], Any]]:
   from tgt_jax.exploration import geometry
 
   parts, frozen = setting.parts, setting.frozen
-  teacher, x = parts.teacher, setting.batch["image"]
+  teacher, x = parts.teacher, setting.batch["input"]
   z = setting.cache["latent"]
   params, state = parts.student.init(jax.random.key(0), x)
   context = methods.Context(params, state, frozen, jnp.zeros((), jnp.int32))
 
   def slope(context, z):
-    field = methods.disagreement_field(parts, context)
+    field = methods.disagreement_field(parts, context, x)
     return jax.grad(lambda z: jnp.sum(field(z)))(z)
 
   def noise(key, z):
@@ -117,7 +117,7 @@ def parts_alone(setting: Any) -> dict[str, Callable[[], Any]]:
     _CALL: waiting(lambda x: x, jnp.zeros(())),
     "label": waiting(lambda f, x: teacher.label(f, x).logits, frozen, x),
     "encode": waiting(teacher.encode, frozen, x),
-    "decode": waiting(teacher.decode, frozen, z),
+    "decode": waiting(teacher.decode, frozen, z, x),
     "noise": waiting(noise, jax.random.key(0), z),
     "ascend": waiting(slope, context, z),
     **_updates(setting),

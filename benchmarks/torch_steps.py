@@ -72,7 +72,7 @@ class Steps:
   """The four steps on one batch; each waits for its own result.
 
   Args:
-    batch: "image" [B, H, W, C] and "label" [B] as numpy arrays, and where a
+    batch: "input" [B, H, W, C] and "label" [B] as numpy arrays, and where a
       cache is read "teacher_logits" and "latent".
     channels_last: memory layout of images and labeler.
     compiled: whether `torch.compile` is applied to every stage.
@@ -95,7 +95,7 @@ class Steps:
     )
     self.nets["labeler"].to(memory_format=self.layout)
     tensor = lambda a: torch.tensor(np.array(a), device=self.device)
-    self.image = tensor(batch["image"]).permute(0, 3, 1, 2)
+    self.image = tensor(batch["input"]).permute(0, 3, 1, 2)
     self.image = self.image.contiguous(memory_format=self.layout)
     self.target = tensor(batch["label"]).long()
     cached = lambda key: tensor(batch[key]) if key in batch else None

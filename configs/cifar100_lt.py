@@ -38,7 +38,7 @@ def get_config(arg=""):
   else:
     own_networks(config, data)
   config.title = f"CIFAR-100-LT, imbalance ratio {ratio:g}"
-  config.image_shape = (32, 32, 3)
+  config.input_shape = (32, 32, 3)
   config.augment = ({"name": "crop"}, {"name": "horizontal_flip"})
   config.long_tail.update(
     profile="exponential", imbalance_ratio=ratio, head=500, selection="ldam"

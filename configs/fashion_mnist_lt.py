@@ -31,7 +31,7 @@ def get_config(arg=""):
   config = config_lib.default()
   config.title = "Fashion-MNIST, long-tailed"
   config.seeds = 5
-  config.image_shape = (28, 28, 1)
+  config.input_shape = (28, 28, 1)
   with config.unlocked():
     config.data = {"name": "fashion_mnist", "data_dir": ""}
     config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}

@@ -28,7 +28,7 @@ def setting():
   sets = experiment.load_sets(config)
   teacher = build.teacher(config)
   frozen = build.init_frozen(
-    config, jax.random.key(0), build.example_batch(config)["image"]
+    config, jax.random.key(0), build.example_batch(config)["input"]
   )
   return teacher, teach.Prepared(frozen, "abc"), sets.train
 
@@ -43,7 +43,7 @@ def ask(setting, folder, **options):
 def test_answers_are_the_teacher_s(setting, tmp_path):
   teacher, prepared, source = setting
   found = ask(setting, tmp_path)
-  images = source.fetch(np.arange(len(source)))["image"]
+  images = source.fetch(np.arange(len(source)))["input"]
   np.testing.assert_allclose(
     found["latent"], teacher.encode(prepared.frozen, images), atol=1e-5
   )

@@ -30,12 +30,12 @@ def step_of(mesh):
   arm = build.arm(config, "gradient", counts,
                   per_example=distributed.per_example(mesh))
   batch = build.example_batch(arm.config)
-  noise = jax.random.uniform(jax.random.key(1), batch["image"].shape)
-  batch = {**batch, "image": noise, "starts": {**batch["starts"],
-                                               "image": noise}}
+  noise = jax.random.uniform(jax.random.key(1), batch["input"].shape)
+  batch = {**batch, "input": noise, "starts": {**batch["starts"],
+                                               "input": noise}}
   @jax.jit
   def init(batch):
-    frozen = build.init_frozen(config, jax.random.key(0), batch["image"])
+    frozen = build.init_frozen(config, jax.random.key(0), batch["input"])
     return arm.method.init(jax.random.key(2), batch), frozen
   return arm, *init(batch), batch
 def explore(arm, state, frozen, batch):

@@ -24,7 +24,7 @@ def _card(**changes):
   return {
     "model": {"name": "mlp", "widths": [5, 4]},
     "num_classes": 3,
-    "image_shape": SHAPE,
+    "input_shape": SHAPE,
     "class_names": ["a", "b", "ü"],
     "preprocessing": {"mean": [0.3], "std": [0.5]},
     "metrics": {"balanced": np.float32(0.5), "few": float("nan")},
@@ -83,7 +83,7 @@ def test_the_card_says_what_is_in_the_file(folder: pathlib.Path):
   assert card["parameters"] == 64 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3
   assert card["tgt_jax"] == tgt_jax.__version__
   assert card["metrics"] == {"balanced": 0.5, "few": None}
-  assert card["image_shape"] == [8, 8, 1]
+  assert card["input_shape"] == [8, 8, 1]
   arrays = safetensors.numpy.load(data)
   assert sum(array.size for array in arrays.values()) == card["parameters"]
   assert all(name.startswith("params/") for name in arrays)
@@ -147,7 +147,7 @@ def _change_card(folder: pathlib.Path, **changes):
     ({"model": {"name": "mlp", "width": 3}}, "takes no 'width'"),
     ({"model": {"name": "mlp", "widths": [5]}}, "unexpected .* params/dense_1"),
     ({"model": {"name": "mlp", "widths": [5, 4, 4]}}, "missing .*dense_2"),
-    ({"image_shape": [9, 8, 1]}, r"expected float32\[72, 5\], got float32\[64"),
+    ({"input_shape": [9, 8, 1]}, r"expected float32\[72, 5\], got float32\[64"),
   ],
 )
 def test_a_card_that_does_not_fit(folder, changes, match):

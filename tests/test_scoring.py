@@ -19,7 +19,7 @@ def batches(logits, labels, size=8):
     image, label = logits[start : start + size], labels[start : start + size]
     missing = size - len(label)
     yield {
-      "image": np.pad(image, ((0, missing), (0, 0)), constant_values=np.nan),
+      "input": np.pad(image, ((0, missing), (0, 0)), constant_values=np.nan),
       "label": np.pad(label, (0, missing)),
       "mask": np.pad(np.ones(len(label), np.float32), (0, missing)),
     }
@@ -91,7 +91,7 @@ def test_answers_at_hand_score_as_when_asked_for():
         [array, np.zeros((8 - size, *array.shape[1:]), array.dtype)]
       )
       yield {
-        "image": fill(logits[rows]),
+        "input": fill(logits[rows]),
         "label": fill(labels[rows]),
         "teacher_logits": fill(logits[rows]),
         "mask": fill(np.ones(size, np.float32)),

@@ -79,11 +79,17 @@ def test_extreme_opinions_stay_finite():
 
 def test_render_is_a_constant(x):
   generator = generators.GENERATORS["vae"](
-    image_shape=SHAPE, latent_dim=2, widths=(4,)
+    input_shape=SHAPE, latent_dim=2, widths=(4,)
   )
   teacher = teachers.triple(generator, teachers.labeler(networks(1)))
-  slope = jax.grad(lambda a: jnp.sum(teacher.render({}, a)))(x)
-  np.testing.assert_array_equal(slope, jnp.zeros_like(x))
+  frozen = {"generator": teachers.Frozen(*generator.init(jax.random.key(0), x))}
+  z = teacher.encode(frozen, x)
+  keys = jax.random.split(jax.random.key(1), len(x))
+  np.testing.assert_array_equal(
+    teacher.render(frozen, z, x, keys), teacher.decode(frozen, z, x)
+  )
+  slope = jax.grad(lambda z: jnp.sum(teacher.render(frozen, z, x, keys)))(z)
+  np.testing.assert_array_equal(slope, jnp.zeros_like(z))
 
 
 class TestLabelerLoss:
@@ -92,10 +98,10 @@ class TestLabelerLoss:
   def setup_method(self):
     self.network = networks(1)[0]
     self.generator = generators.GENERATORS["vae"](
-      image_shape=SHAPE, latent_dim=2, widths=(4,)
+      input_shape=SHAPE, latent_dim=2, widths=(4,)
     )
     self.x = jax.random.uniform(jax.random.key(0), (6, *SHAPE))
-    self.batch = {"image": self.x, "label": jnp.arange(6) % K}
+    self.batch = {"input": self.x, "label": jnp.arange(6) % K}
     self.frozen = {
       "generator": teachers.Frozen(
         *self.generator.init(jax.random.key(1), self.x)
@@ -129,9 +135,8 @@ class TestLabelerLoss:
     ).mean()
 
   def test_weights_add_up(self):
-    seen = self.teacher.decode(
-      self.frozen, self.teacher.encode(self.frozen, self.x)
-    )
+    z = self.teacher.encode(self.frozen, self.x)
+    seen = self.teacher.decode(self.frozen, z, self.x)
     expected = self.cross_entropy(self.x) + 0.5 * self.cross_entropy(seen)
     np.testing.assert_allclose(
       self.value(reconstruction=0.5)[0], expected, rtol=1e-5

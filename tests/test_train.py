@@ -110,7 +110,7 @@ def test_scores_are_those_of_the_exported_student(finished):
   for seed in found.arms[0].seeds:
     loaded = student(workdir, seed=seed.seed)
     outputs, _ = loaded.network.apply(
-      loaded.params, loaded.model_state, batch["image"]
+      loaded.params, loaded.model_state, batch["input"]
     )
     right = np.argmax(outputs.logits, -1) == batch["label"]
     per_class = [right[batch["label"] == k].mean() for k in range(10)]

@@ -98,7 +98,7 @@ def _write(
   ask = runtime.jit(_asker(teacher, runtime.mesh))
   total = sum(part.stop - part.start for part in parts)
   seen = 0
-  with Progress(total, f"teacher on {source.name}", unit="image") as progress:
+  with Progress(total, f"teacher on {source.name}", unit="example") as progress:
 
     def tick(count: int) -> None:
       nonlocal seen
@@ -172,7 +172,7 @@ def compute(
   for batch in data.iterate(
     data.evaluation_batches(source, batch_size=batch_size, shard=runtime.shard)
   ):
-    image = runtime.put({"image": batch["image"]}, seeds=False)["image"]
+    image = runtime.put({"input": batch["input"]}, seeds=False)["input"]
     parts.append(runtime.gather(ask(frozen, image)))
     tick(batch_size)
   joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)

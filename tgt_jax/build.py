@@ -36,7 +36,7 @@ from tgt_jax.methods import (
   labeler_loss,
 )
 from tgt_jax.settings import Config
-from tgt_jax.types import Generator, Method, Network
+from tgt_jax.types import Generator, Method, Network, input_struct
 
 
 class Arm(NamedTuple):
@@ -76,7 +76,7 @@ def generator(config: Config) -> Generator:
   return generators.from_spec(
     generators.GENERATORS,
     config["generator"],
-    image_shape=config["image_shape"],
+    input_shape=config["input_shape"],
   )
 
 
@@ -120,7 +120,7 @@ def student_init(student: Network) -> Callable:
   """`(rng, batch) -> (params, model_state)` keyed by participant."""
 
   def init(rng, batch):
-    params, state = student.init(rng, batch["image"])
+    params, state = student.init(rng, batch["input"])
     return {"student": params}, {"student": state}
 
   return init
@@ -183,7 +183,7 @@ def generator_method(config: Config) -> Method:
   made, train = generator(config), config["generator_training"]
 
   def init(rng, batch):
-    params, state = made.init(rng, batch["image"])
+    params, state = made.init(rng, batch["input"])
     return {"generator": params}, {"generator": state}
 
   return from_loss(
@@ -225,15 +225,15 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
 def example_batch(config: Config) -> dict[str, Any]:
   """A batch of zeros shaped as the config says, for shapes and tracing."""
   size = config["training"]["batch_size"]
-  shape = (size, *config["image_shape"])
+  shape = input_struct(config["input_shape"], size)
   batch: dict[str, Any] = {
-    "image": jnp.zeros(shape),
+    "input": jnp.zeros(shape.shape, shape.dtype),
     "label": jnp.zeros((size,), jnp.int32),
     "id": jnp.zeros((size,), jnp.int32),
   }
   starts = dict(batch)
   if config["starts"]["strong"]:
-    starts["strong"] = batch["image"]
+    starts["strong"] = batch["input"]
   if config["starts"]["source"] != "batch":
     return {**batch, "starts": starts}
   return starts
@@ -257,7 +257,7 @@ def abstract(config: Any) -> dict[str, Any]:
   rng = jax.eval_shape(lambda: jax.random.key(0))
 
   def frozen_of(key):
-    return init_frozen(config, key, example_batch(config)["image"])
+    return init_frozen(config, key, example_batch(config)["input"])
 
   frozen = jax.eval_shape(frozen_of, rng)
   shapes: dict[str, Any] = {"teacher": frozen}

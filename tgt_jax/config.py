@@ -51,7 +51,7 @@ def default() -> ml_collections.ConfigDict:
 
   # Data ---------------------------------------------------------------------
   config.data = {"name": "digits"}  # DATASETS
-  config.image_shape = (8, 8, 1)  # Height, width, channels; checked.
+  config.input_shape = (8, 8, 1)  # Height, width, channels; checked.
   config.num_classes = 10  # Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.

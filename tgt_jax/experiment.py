@@ -59,11 +59,11 @@ def load_sets(config: settings.Config) -> Sets:
   """
   dataset = registry.build(data.DATASETS, config["data"], family="data set")
   full, ids_hash = dataset.train_full, ""
-  shape, classes = tuple(config["image_shape"]), config["num_classes"]
-  if full.image_shape != shape or full.num_classes != classes:
+  shape, classes = tuple(config["input_shape"]), config["num_classes"]
+  if full.input_shape != shape or full.num_classes != classes:
     raise ValueError(
-      f"{full.name} has images of shape {full.image_shape} and"
-      f" {full.num_classes} classes; the config says image_shape {shape} and"
+      f"{full.name} has images of shape {full.input_shape} and"
+      f" {full.num_classes} classes; the config says input_shape {shape} and"
       f" num_classes {classes}"
     )
   train, tail = dataset.train, config["long_tail"]

@@ -6,7 +6,7 @@
 
   model          {"name": …, **keyword_arguments} as in the config
   num_classes    K
-  image_shape    [H, W, C], values in [0, 1], channels last
+  input_shape    [H, W, C], values in [0, 1], channels last
   preprocessing  {"mean": …, "std": …}, applied by the network itself
   class_names    K strings                                     (optional)
   metrics        name to value, at the last step               (optional)
@@ -37,22 +37,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import tgt_jax
 from tgt_jax import files, models, registry, trees
-from tgt_jax.types import ModelState, Network, Params
+from tgt_jax.types import ModelState, Network, Params, input_struct
 
 FORMAT = 1
 ARRAYS = "student.safetensors"
 CARD = "student.json"
 
-_REQUIRED = {"model": Mapping, "num_classes": int, "image_shape": list | tuple}
+_REQUIRED = {"model": Mapping, "num_classes": int, "input_shape": list | tuple}
 _KINDS = {
   "model": 'a mapping {"name": ..., **arguments}',
   "num_classes": "a whole number",
-  "image_shape": "[height, width, channels]",
+  "input_shape": "[height, width, channels]",
 }
 
 
@@ -104,11 +103,11 @@ def build_network(
 
 
 def expected_trees(
-  network: Network, image_shape: Sequence[int]
+  network: Network, input_shape: Sequence[int]
 ) -> tuple[Params, ModelState]:
   """Returns the shapes of a network's params and model state, no numbers."""
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  return jax.eval_shape(network.init, jax.random.key(0), image)
+  x = input_struct(input_shape)
+  return jax.eval_shape(network.init, jax.random.key(0), x)
 
 
 def export_student(
@@ -134,7 +133,7 @@ def export_student(
   full: dict[str, Any] = files.plain_json(card)
   _check_card(full, name="card")
   network = build_network(full, allow_imports=True)
-  shapes = expected_trees(network, full["image_shape"])
+  shapes = expected_trees(network, full["input_shape"])
   tree = {"params": params, "model_state": model_state}
   expected = {"params": shapes[0], "model_state": shapes[1]}
   trees.check_tree(tree, expected, what="the student to export")
@@ -209,7 +208,7 @@ def load_student(
     )
   tree, _ = trees.parse_tree(data, name=str(path))
   network = build_network(card, dtype=dtype, allow_imports=allow_imports)
-  params, state = expected_trees(network, card["image_shape"])
+  params, state = expected_trees(network, card["input_shape"])
   expected = {"params": params, "model_state": state}
   tree = trees.check_tree(tree, expected, what=str(path))
   return Student(network, tree["params"], tree["model_state"], card)

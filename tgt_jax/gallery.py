@@ -70,12 +70,13 @@ def make_probe(
     return diagnose(
       z=found.z[0],
       moved_z=found.z[1],
-      x=found.image[0],
-      moved_x=found.image[1],
+      x=found.x[0],
+      moved_x=found.x[1],
       disagreement=found.disagreement[0],
       moved_disagreement=found.disagreement[1],
       teacher_logits=found.teacher[0],
       moved_teacher_logits=found.teacher[1],
+      where=arm.parts.teacher.where(batch["input"]),
     )
 
   many = training.jit_once(jax.vmap(one, in_axes=(0, 0, None, None)))
@@ -143,7 +144,7 @@ def _gallery(
   source: data.Source,
 ) -> Gallery:
   """Puts the views side by side: x, its reconstruction, the neighbours."""
-  x = batch["image"]
+  x = batch["input"]
   params, state = variables
   student, _ = main.parts.student.apply(params, state, x, train=False)
   teacher = main.parts.teacher.label(frozen, x)
@@ -152,7 +153,7 @@ def _gallery(
   for name, found in traces.items():
     ends = list(
       zip(
-        found.image,
+        found.x,
         found.student,
         found.teacher,
         found.disagreement,

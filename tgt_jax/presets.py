@@ -79,7 +79,7 @@ def paper_images(
   student = "resnet50" if "resnet50" in chosen else "mobilenet_v3"
   generator = next((g for g in _GENERATORS if g in chosen), "bigbigan")
   batch_size = 256
-  config.image_shape = (256, 256, 3)
+  config.input_shape = (256, 256, 3)
   config.num_classes = num_classes
   with config.unlocked():
     config.data = {**data, "image_size": 256}
@@ -160,7 +160,7 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
   """
   config.title += " (smoke)"
   config.num_classes = 4
-  config.image_shape = (_SMOKE_SIZE, _SMOKE_SIZE, 3)
+  config.input_shape = (_SMOKE_SIZE, _SMOKE_SIZE, 3)
   kept = {name: config.arms[name].to_dict() for name in arms}
   small = {"input_size": _SMOKE_SIZE, "dtype": "float32"}
   with config.unlocked():

@@ -43,7 +43,7 @@ def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
 
 def _batch_sums(variables: Any, batch: Batch, *, logits: Logits) -> Any:
   """Sums of one batch for every seed."""
-  one = lambda v: _sums(logits(v, batch["image"]), batch)
+  one = lambda v: _sums(logits(v, batch["input"]), batch)
   if jax.tree.leaves(variables)[0].shape[0] > 1:
     return jax.vmap(one)(variables)
   result = one(jax.tree.map(lambda a: a[0], variables))

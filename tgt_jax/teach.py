@@ -11,7 +11,6 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tgt_jax import (
@@ -25,7 +24,7 @@ from tgt_jax import (
   weights,
 )
 from tgt_jax.teachers import Frozen
-from tgt_jax.types import Method
+from tgt_jax.types import Method, input_struct
 
 # Images over which the spread of a latent is measured.
 _MEASURED = 5000
@@ -113,7 +112,7 @@ def _measure(
   statistics = generators.latent_statistics(
     lambda x: encode(params, state, x),
     (
-      source.fetch(rows[i : i + size])["image"]
+      source.fetch(rows[i : i + size])["input"]
       for i in range(0, len(rows), size)
     ),
   )
@@ -195,10 +194,9 @@ def prepare(
   frozen: dict[str, Any] = {"labeler": ()}
   parts = plan(config, sources, counts)
   shapes = jax.eval_shape(
-    lambda key: build.init_frozen(
-      config, key, jnp.zeros((1, *config["image_shape"]))
-    ),
+    lambda key, x: build.init_frozen(config, key, x),
     jax.random.key(0),
+    input_struct(config["input_shape"]),
   )
   for number, part in enumerate(parts):
     expected = (

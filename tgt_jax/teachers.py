@@ -27,21 +27,30 @@ from tgt_jax.types import (
 )
 
 
+def _everywhere(x: Array) -> Array | None:
+  del x
+  return None
+
+
 class Teacher(NamedTuple):
   """What explores and labels.
 
   Attributes:
     encode: `(frozen, x) -> z`.
-    decode: `(frozen, z) -> x`.
+    decode: `(frozen, z, x) -> x'`, differentiable in `z`; `x` is what `z` was
+      encoded from, see `Generator.decode`.
     label: `(frozen, x) -> Outputs`.
-    render: `(frozen, x) -> x`, what the student is shown of a decoded
-      example: a constant to the student's gradient.
+    render: `(frozen, z, x, rng) -> x'`, what the student is shown of `z`, with
+      keys [B]: a constant to the student's gradient.
+    where: `x -> bool`, broadcasting to `z`: the coordinates that may move;
+      `None`: all.
   """
 
   encode: Callable[[Params, Array], Array]
-  decode: Callable[[Params, Array], Array]
+  decode: Callable[[Params, Array, Array], Array]
   label: Callable[[Params, Array], Outputs]
-  render: Callable[[Params, Array], Array]
+  render: Callable[[Params, Array, Array, Array], Array]
+  where: Callable[[Array], Array | None] = _everywhere
 
 
 class Frozen(NamedTuple):
@@ -56,11 +65,6 @@ class Frozen(NamedTuple):
   state: Params
 
 
-def _constant(frozen: Params, x: Array) -> Array:
-  del frozen
-  return jax.lax.stop_gradient(x)
-
-
 def triple(generator: Generator, label: Callable) -> Teacher:
   """Joins a generator and a labeler.
 
@@ -73,15 +77,24 @@ def triple(generator: Generator, label: Callable) -> Teacher:
     params, state = frozen["generator"]
     return generator.encode(params, state, x)
 
-  def decode(frozen, z):
+  def decode(frozen, z, x):
     params, state = frozen["generator"]
-    return generator.decode(params, state, z)
+    return generator.decode(params, state, z, x)
+
+  def render(frozen, z, x, rng):
+    params, state = frozen["generator"]
+    if generator.render is None:
+      shown = generator.decode(params, state, z, x)
+    else:
+      shown = generator.render(params, state, z, x, rng)
+    return jax.lax.stop_gradient(shown)
 
   return Teacher(
     encode=encode,
     decode=decode,
     label=lambda frozen, x: label(frozen["labeler"], x),
-    render=_constant,
+    render=render,
+    where=generator.where or _everywhere,
   )
 
 
@@ -94,11 +107,18 @@ def without_generator(label: Callable) -> Teacher:
   Args:
     label: `(frozen["labeler"], x) -> Outputs`.
   """
+
+  def decode(frozen, z, x):
+    del frozen, x
+    return jnp.clip(z, 0.0, 1.0)
+
   return Teacher(
     encode=lambda frozen, x: x,
-    decode=lambda frozen, z: jnp.clip(z, 0.0, 1.0),
+    decode=decode,
     label=lambda frozen, x: label(frozen["labeler"], x),
-    render=_constant,
+    render=lambda frozen, z, x, rng: jax.lax.stop_gradient(
+      decode(frozen, z, x)
+    ),
   )
 
 

@@ -247,7 +247,7 @@ def _start(config: settings.Config, arm: build.Arm) -> Any:
   shapes = jax.eval_shape(
     arm.parts.student.init,
     jax.random.key(0),
-    build.example_batch(config)["image"],
+    build.example_batch(config)["input"],
   )
   given = teach.starting_arrays(
     config["student_weights"], config["student"], shapes
@@ -269,7 +269,7 @@ def _export(
   card = {
     "model": config["student"],
     "num_classes": config["num_classes"],
-    "image_shape": list(config["image_shape"]),
+    "input_shape": list(config["input_shape"]),
     "preprocessing": models.normalisation(models.MODELS, config["student"]),
     "class_names": list(experiment.sets.test.class_names),
     "metrics": dict(seed.metrics),

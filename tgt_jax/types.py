@@ -1,23 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vocabulary shared by every floor of the package.
 
-Arrays in this project are channels-last. An image `x` is float32 in [0, 1]
-with shape [B, H, W, C]; each network applies its own normalisation, so that a
-generator, a labeler and a student may disagree about it. A latent `z` has
-shape [B, ...]: everything behind the leading axis belongs to one example.
+An input `x` is one array, [B, ...]. An image is float32 in [0, 1] with shape
+[B, H, W, C], channels last; each network applies its own normalisation, so
+that a generator, a labeler and a student may disagree about it. A text is
+int32 [B, L], token ids with the vocabulary's padding behind, or float
+[B, L, V], soft tokens: a distribution per position, one-hot at the padding id
+where there is padding. A latent `z` has shape [B, ...]: everything behind the
+leading axis belongs to one example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Params = Any  # A pytree of arrays.
 ModelState = Any  # What a forward pass may change: batch statistics, codebooks.
 Batch = Mapping[str, Any]  # Leading axis: examples. "mask" marks padding.
+
+
+def input_struct(
+  input_shape: Sequence[int], batch_size: int = 1
+) -> jax.ShapeDtypeStruct:
+  """Shape and dtype of a batch of inputs.
+
+  Args:
+    input_shape: of one input: (H, W, C) of an image, (L,) of a text.
+    batch_size: B.
+  """
+  dtype = jnp.int32 if len(input_shape) == 1 else jnp.float32
+  return jax.ShapeDtypeStruct((batch_size, *input_shape), dtype)
 
 
 class Outputs(NamedTuple):
@@ -90,16 +107,25 @@ class Generator(NamedTuple):
     init: `(rng, x) -> (params, model_state)`.
     encode: `(params, model_state, x) -> z`, deterministic: the posterior mean
       of a VAE, the vectors before quantisation of a VQ-VAE.
-    decode: `(params, model_state, z) -> x` in [0, 1]; a VQ-VAE quantises here
-      (straight-through), so that noise on `z` acts before quantisation.
+    decode: `(params, model_state, z, x) -> x'`, differentiable in `z`: an
+      image in [0, 1], or soft tokens. A VQ-VAE quantises here
+      (straight-through), so that noise on `z` acts before quantisation. `x` is
+      what `z` was encoded from: a decoder of sequences takes their lengths
+      from it, one of images does not look at it.
     loss: `(params, model_state, x, *, rng) -> (loss [B], terms, model_state)`,
       the training objective per example with its named terms, each [B].
+    render: `(params, model_state, z, x, rng) -> x'`, what is shown of `z`,
+      with keys [B]: tokens instead of soft ones. `None`: `decode` itself.
+    where: `x -> bool`, broadcasting to `z`: which of its coordinates mean
+      something and may move. `None`: all.
   """
 
   init: Callable[[Array, Array], tuple[Params, ModelState]]
   encode: Callable[[Params, ModelState, Array], Array]
-  decode: Callable[[Params, ModelState, Array], Array]
+  decode: Callable[..., Array]
   loss: Callable[..., tuple[Array, Mapping[str, Array], ModelState]]
+  render: Callable[..., Array] | None = None
+  where: Callable[[Array], Array] | None = None
 
 
 class TrainState(NamedTuple):

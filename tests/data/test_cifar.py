@@ -17,7 +17,7 @@ def _build(name, **kwargs):
 
 def _check_split(source, images, labels):
   batch = source.fetch(np.arange(len(source)))
-  np.testing.assert_array_equal(np.rint(batch["image"] * 255), images)
+  np.testing.assert_array_equal(np.rint(batch["input"] * 255), images)
   np.testing.assert_array_equal(batch["label"], labels)
 
 
@@ -125,8 +125,8 @@ def test_cifar100_has_two_labels(tmp_path, kind):
   assert coarse.train.labels.tolist() == [0, 1, 2, 3, 4, 5]
   assert coarse.train.num_classes == 20
   np.testing.assert_array_equal(
-    fine.test.fetch(np.arange(3))["image"],
-    coarse.test.fetch(np.arange(3))["image"],
+    fine.test.fetch(np.arange(3))["input"],
+    coarse.test.fetch(np.arange(3))["input"],
   )
 
 

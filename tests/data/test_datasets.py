@@ -50,7 +50,7 @@ def _write_idx(folder, *, compress=False):
 def _check_split(source, images, labels):
   batch = source.fetch(np.arange(len(source)))
   np.testing.assert_array_equal(
-    np.rint(batch["image"] * 255), images.reshape(batch["image"].shape)
+    np.rint(batch["input"] * 255), images.reshape(batch["input"].shape)
   )
   np.testing.assert_array_equal(batch["label"], labels)
 
@@ -60,7 +60,7 @@ def test_fashion_mnist_reads_idx(tmp_path, compress):
   written = _write_idx(tmp_path, compress=compress)
   dataset = _build("fashion_mnist", data_dir=str(tmp_path))
   assert dataset.train.class_names[9] == "Ankle boot"
-  assert dataset.train.image_shape == (28, 28, 1)
+  assert dataset.train.input_shape == (28, 28, 1)
   _check_split(dataset.train, *written["train"])
   _check_split(dataset.test, *written["test"])
   assert dataset.train_full is dataset.train
@@ -157,7 +157,7 @@ def test_digits_are_scikit_learns():
   parts = [s.fetch(np.arange(len(s))) for s in (dataset.train, dataset.test)]
   rows = np.concatenate(
     [
-      np.column_stack([p["label"], np.rint(p["image"].reshape(-1, 64) * 16)])
+      np.column_stack([p["label"], np.rint(p["input"].reshape(-1, 64) * 16)])
       for p in parts
     ]
   )
@@ -222,7 +222,7 @@ def test_manifold_has_the_dimension_it_says():
   assert z.min() >= -1 and z.max() < 1
   batch = dataset.train.fetch(np.arange(50))
   np.testing.assert_allclose(
-    batch["image"].reshape(50, 64),
+    batch["input"].reshape(50, 64),
     synthetic.decode(weights, z, xp=jnp),
     atol=1e-6,
   )
@@ -235,8 +235,8 @@ def test_manifold_classes_are_all_there():
   dataset = _build("manifold", train_size=2000)
   counts = dataset.train.class_counts()
   assert counts.min() > 40 and counts.max() < 600
-  assert dataset.train.image_shape == (8, 8, 1)
-  image = dataset.train.fetch(np.arange(2000))["image"]
+  assert dataset.train.input_shape == (8, 8, 1)
+  image = dataset.train.fetch(np.arange(2000))["input"]
   assert image.min() >= 0 and image.max() <= 1 and image.std() > 0.2
   assert dataset.train.fingerprint != dataset.test.fingerprint
   other = _build("manifold", train_size=2000, seed=1)
@@ -253,7 +253,7 @@ def test_manifold_classes_are_all_there():
     ({"name": "cifar100", "labels": "course"}, "Did you mean 'coarse'"),
     ({"name": "manifold", "dimension": 0}, "dimension must be > 0"),
     ({"name": "manifold", "dimension": 65}, "pixels and width must be >="),
-    ({"name": "manifold", "image_shape": (8, 8)}, r"expected \(H, W, C\)"),
+    ({"name": "manifold", "input_shape": (8, 8)}, r"expected \(H, W, C\)"),
   ],
 )
 def test_bad_options_are_named(spec, message):

@@ -38,7 +38,7 @@ def load(folder, **changes):
 def test_pixels_are_those_of_pillow(tree, in_memory):
   found = load(tree, in_memory=in_memory)
   assert found.train.class_counts().tolist() == list(COUNTS)
-  assert len(found.test) == 6 and found.train.image_shape == (32, 32, 3)
+  assert len(found.test) == 6 and found.train.input_shape == (32, 32, 3)
   lines = (tree / "train.txt").read_text().splitlines()
   path, label = lines[7].split()
   with Image.open(tree / path) as picture:
@@ -54,15 +54,15 @@ def test_pixels_are_those_of_pillow(tree, in_memory):
   batch = found.train.fetch(np.array([7]))
   assert batch["label"][0] == int(label)
   np.testing.assert_array_equal(
-    np.rint(batch["image"][0] * 255), np.asarray(expected)
+    np.rint(batch["input"][0] * 255), np.asarray(expected)
   )
 
 
 def test_in_memory_or_not_is_the_same_data(tree):
   ids = np.array([3, 0, 10])
   np.testing.assert_array_equal(
-    load(tree, in_memory=True).train.fetch(ids)["image"],
-    load(tree, in_memory=False).train.fetch(ids)["image"],
+    load(tree, in_memory=True).train.fetch(ids)["input"],
+    load(tree, in_memory=False).train.fetch(ids)["input"],
   )
 
 
@@ -132,7 +132,7 @@ def test_a_benchmark_from_its_folder_and_from_tfds(places, tmp_path):
 
   def content(source):
     batch = source.fetch(np.arange(len(source)))
-    rows = zip(batch["label"].tolist(), batch["image"], strict=True)
+    rows = zip(batch["label"].tolist(), batch["input"], strict=True)
     return sorted((label, image.tobytes()) for label, image in rows)
 
   assert content(folder.train) == content(packed.train)

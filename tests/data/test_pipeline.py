@@ -57,12 +57,12 @@ def test_a_batch_holds_the_rows_its_ids_name():
   for step in range(6):
     batch = batches[step]
     ids = batch["id"]
-    assert sorted(batch) == ["id", "image", "label", "z"]
-    assert batch["image"].shape == (4, 4, 5, 1)
-    assert batch["image"].dtype == np.float32
+    assert sorted(batch) == ["id", "input", "label", "z"]
+    assert batch["input"].shape == (4, 4, 5, 1)
+    assert batch["input"].dtype == np.float32
     assert batch["label"].dtype == ids.dtype == np.int32
     assert batch["z"].dtype == np.float16
-    np.testing.assert_allclose(batch["image"][:, 0, 0, 0], ids / 1000)
+    np.testing.assert_allclose(batch["input"][:, 0, 0, 0], ids / 1000)
     np.testing.assert_array_equal(batch["label"], ids % 3)
     np.testing.assert_array_equal(batch["z"], embedding[ids])
 
@@ -225,10 +225,10 @@ def test_views_share_the_image_and_differ_in_noise():
   )
   batch = batches[1]
   np.testing.assert_allclose(batch["raw"][:, 0, 0, 0], batch["id"] / 1000)
-  weak, strong = (batch[k] - batch["raw"] for k in ("image", "strong"))
+  weak, strong = (batch[k] - batch["raw"] for k in ("input", "strong"))
   assert np.abs(weak - strong)[:, 0, 0, 0].min() > 0
   later = batches[0]
-  assert not np.allclose(weak, later["image"] - later["raw"])
+  assert not np.allclose(weak, later["input"] - later["raw"])
 
 
 @hypothesis.given(
@@ -261,7 +261,7 @@ def test_evaluation_drops_nothing_and_marks_padding(size, rows, count):
       padding = batch["mask"] == 0
       assert (real | padding).all()
       assert (batch["id"][padding] == -1).all()
-      assert not batch["image"][padding].any()
+      assert not batch["input"][padding].any()
       assert not batch["label"][padding].any()
   assert seen == list(range(size))
 
@@ -294,7 +294,7 @@ def test_stack_adds_a_leading_axis():
     for seed in range(3)
   ]
   stacked = data.stack_batches(streams)
-  assert stacked[2]["image"].shape == (3, 3, 4, 5, 1)
+  assert stacked[2]["input"].shape == (3, 3, 4, 5, 1)
   for row in range(3):
     mine = {k: v[row] for k, v in stacked[2].items() if k != "seeds"}
     mine["seeds"] = {k: v[row] for k, v in stacked[2]["seeds"].items()}

@@ -26,18 +26,18 @@ def test_fetch_divides_bytes_exactly():
   source = data.from_arrays(images, [0, 1, 2, 1], name="bytes")
   batch = source.fetch(np.array([2, 0, 2]))
   expected = (images[[2, 0, 2]].astype(np.float64) / 255).astype(np.float32)
-  np.testing.assert_array_equal(batch["image"], expected[..., None])
-  assert batch["image"].dtype == np.float32
+  np.testing.assert_array_equal(batch["input"], expected[..., None])
+  assert batch["input"].dtype == np.float32
   np.testing.assert_array_equal(batch["label"], [2, 0, 2])
   assert batch["label"].dtype == np.int32
-  assert source.image_shape == (8, 8, 1)
+  assert source.input_shape == (8, 8, 1)
   assert len(source) == 4 and source.num_classes == 3
 
 
 def test_fetch_returns_fresh_arrays():
   source = data.from_arrays(np.ones((2, 2, 2, 1)), [0, 1], name="ones")
-  source.fetch(np.arange(2))["image"][:] = 0
-  assert source.fetch(np.arange(2))["image"].min() == 1
+  source.fetch(np.arange(2))["input"][:] = 0
+  assert source.fetch(np.arange(2))["input"].min() == 1
   with pytest.raises(ValueError, match="read-only"):
     source.labels[0] = 1
 
@@ -81,7 +81,7 @@ def test_views_compose(draw):
   np.testing.assert_array_equal(twice.ids, first[second])
   batch = twice.fetch(np.arange(len(second)))
   direct = source.fetch(first[second])
-  np.testing.assert_array_equal(batch["image"], direct["image"])
+  np.testing.assert_array_equal(batch["input"], direct["input"])
   np.testing.assert_array_equal(batch["label"], direct["label"])
   assert twice.class_counts().sum() == len(second)
 

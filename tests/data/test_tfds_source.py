@@ -97,9 +97,9 @@ def test_reads_what_was_written(cifar, in_memory):
   assert dataset.train.class_names == tuple(_NAMES)
   ids = np.array([4, 1, 4])
   batch = dataset.train.fetch(ids)
-  assert batch["image"].dtype == np.float32
+  assert batch["input"].dtype == np.float32
   np.testing.assert_array_equal(
-    np.rint(batch["image"] * 255), images["train"][ids]
+    np.rint(batch["input"] * 255), images["train"][ids]
   )
   assert dataset.train.fingerprint != dataset.test.fingerprint
 
@@ -113,7 +113,7 @@ def test_serves_a_pipeline_from_disk(cifar):
   batches = data.training_batches(view, batch_size=3, seed=0, num_steps=2)
   for batch in data.iterate(batches, threads=2):
     np.testing.assert_array_equal(
-      np.rint(batch["image"] * 255), images["train"][[5, 2, 0]][batch["id"]]
+      np.rint(batch["input"] * 255), images["train"][[5, 2, 0]][batch["id"]]
     )
 
 
@@ -144,8 +144,8 @@ def test_images_of_any_size_are_cut_to_one(tmp_path):
     test_split="test",
   )
   batch = dataset.train.fetch(np.arange(2))
-  assert batch["image"].shape == (2, 10, 10, 3)
-  assert batch["image"][:, 2:8, 2:8].min() > 0.99
+  assert batch["input"].shape == (2, 10, 10, 3)
+  assert batch["input"][:, 2:8, 2:8].min() > 0.99
   with pytest.raises(ValueError, match="choose one with image_size"):
     data.DATASETS["tfds"](
       dataset="imagenette", data_dir=tmp_path, test_split="test"
@@ -160,7 +160,7 @@ def test_the_named_data_sets_use_it(cifar, monkeypatch):
   )
   train = data.DATASETS["cifar10"]().train
   np.testing.assert_array_equal(
-    np.rint(train.fetch(np.arange(6))["image"] * 255), images["train"]
+    np.rint(train.fetch(np.arange(6))["input"] * 255), images["train"]
   )
 
 

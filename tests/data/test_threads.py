@@ -72,6 +72,6 @@ def test_batches_are_the_same_on_one_core(monkeypatch, name):
     num_steps=1,
     augment=[data.AUGMENTATIONS[name](), data.AUGMENTATIONS["erase"]()],
   )
-  together = batches[0]["image"]
+  together = batches[0]["input"]
   monkeypatch.setattr(threads, "cores", lambda: 1)
-  np.testing.assert_array_equal(batches[0]["image"], together)
+  np.testing.assert_array_equal(batches[0]["input"], together)

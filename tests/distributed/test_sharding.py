@@ -48,7 +48,7 @@ def test_batch_sharding_splits_examples_not_seeds():
 @pytest.mark.parametrize("meshed", [True, False])
 def test_put_batch_keeps_values_and_types(meshed):
   batch = {
-    "image": np.random.default_rng(0).random((4, 3, 3, 1)).astype(np.float32),
+    "input": np.random.default_rng(0).random((4, 3, 3, 1)).astype(np.float32),
     "label": np.arange(4, dtype=np.int32),
     "mask": np.array([True, True, True, False]),
     "nested": (np.arange(4, dtype=np.uint8),),

@@ -38,7 +38,7 @@ def test_hand_values():
   assert means() == pytest.approx(
     {
       "explore/latent_step": np.sqrt(12.5),
-      "explore/image_step": 0.5,
+      "explore/input_step": 0.5,
       "explore/disagreement_before": 2.5,
       "explore/disagreement_after": 5.0,
       "explore/label_kept": 0.5,

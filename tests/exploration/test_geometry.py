@@ -151,3 +151,98 @@ def test_noise_is_an_examples_own():
   np.testing.assert_array_equal(
     noise[1:3], exploration.gaussian(rng[1:3], like[:2])
   )
+
+
+class TestWhere:
+  """Padding means nothing: all is as if it were not there."""
+
+  def setup_method(self):
+    keys = jax.random.split(jax.random.key(0), 4)
+    self.z = jax.random.normal(keys[0], (3, 5, 2))
+    lengths = jnp.array([5, 3, 1])
+    self.where = (jnp.arange(5)[None] < lengths[:, None])[..., None]
+    self.lengths = lengths.tolist()
+    # What stands in the padding may be anything.
+    self.z = jnp.where(self.where, self.z, 1e6)
+    self.slope = jax.random.normal(keys[1], self.z.shape)
+    self.partner = jax.random.normal(keys[2], self.z.shape)
+    self.rng = jax.random.split(keys[3], 3)
+
+  def field(self, row=None):
+    slope = self.slope if row is None else self.slope[row : row + 1]
+
+    def disagreement(z):
+      here = slope[:, : z.shape[1]]
+      return jnp.sum(here * z + 0.1 * z**2, axis=(1, 2))
+
+    return disagreement
+
+  def test_lengths_are_those_of_the_shortened(self):
+    for row, size in enumerate(self.lengths):
+      one = slice(row, row + 1)
+      whole, short = self.z[one], self.z[one, :size]
+      where = self.where[one]
+      np.testing.assert_allclose(
+        exploration.rms(whole, where), exploration.rms(short), rtol=1e-6
+      )
+      unit = exploration.unit(whole, where)
+      np.testing.assert_allclose(
+        unit[:, :size], exploration.unit(short), rtol=1e-6
+      )
+      assert not np.any(unit[:, size:])
+      centre = 0.5 * self.z
+      np.testing.assert_allclose(
+        exploration.project(centre[one], whole, 0.3, where=where)[:, :size],
+        exploration.project(centre[one, :size], short, 0.3),
+        rtol=1e-6,
+      )
+
+  @pytest.mark.parametrize("normalize", [True, False])
+  def test_an_ascent_is_that_of_the_shortened(self, normalize):
+    climb = exploration.gradient_ascent(
+      0.1, 3, normalize=normalize, radius=0.25
+    )
+    moved = climb.explore(self.z, self.rng, self.field(), where=self.where)
+    for row, size in enumerate(self.lengths):
+      one = slice(row, row + 1)
+      alone = climb.explore(self.z[one, :size], self.rng[one], self.field(row))
+      np.testing.assert_allclose(moved[one, :size], alone, rtol=1e-5)
+
+  @pytest.mark.parametrize(
+    "spec",
+    [
+      {"name": "stay"},
+      {"name": "random", "sigma": 0.3},
+      {"name": "gradient_ascent", "step_size": 0.1, "start_sigma": 0.2},
+      {"name": "gradient_ascent", "step_size": 0.1, "noise": 0.2},
+      {"name": "interpolate"},
+      {
+        "name": "mixture",
+        "parts": [{"name": "random", "sigma": 1.0}, {"name": "interpolate"}],
+      },
+      {
+        "name": "chain",
+        "parts": [{"name": "random", "sigma": 1.0}, {"name": "interpolate"}],
+      },
+    ],
+    ids=lambda spec: spec["name"],
+  )
+  def test_padding_is_untouched(self, spec):
+    made = exploration.from_spec(spec)
+    moved = made.explore(
+      self.z, self.rng, self.field(), partner=self.partner, where=self.where
+    )
+    still = np.broadcast_to(~np.asarray(self.where), moved.shape)
+    np.testing.assert_array_equal(moved[still], self.z[still])
+    assert spec["name"] == "stay" or not np.allclose(
+      moved[~still], self.z[~still]
+    )
+
+  def test_tokens_are_counted_where_they_stand(self):
+    before = jnp.array([[4, 5, 6, 0, 0], [7, 8, 0, 0, 0]])
+    after = jnp.array([[4, 9, 9, 9, 0], [7, 8, 1, 1, 1]])
+    where = (before != 0)[..., None]
+    np.testing.assert_allclose(
+      exploration.distance(before, after, where), [2 / 3, 0.0], rtol=1e-6
+    )
+    np.testing.assert_allclose(exploration.distance(before, after), [0.6, 0.6])

@@ -260,7 +260,7 @@ def test_published_size() -> None:
 
 def _full(**kwargs):
   settings = {
-    "image_shape": (20, 24, 3),
+    "input_shape": (20, 24, 3),
     "ch": CH,
     "latent_dim": 12,
     "encoder_size": 32,
@@ -327,7 +327,7 @@ def test_images_are_resized_on_both_sides() -> None:
   assert float(large.min()) >= 0.0
   assert float(large.max()) <= 1.0
   # At the encoder's own size nothing is resized.
-  direct = _full(image_shape=(32, 32, 3))
+  direct = _full(input_shape=(32, 32, 3))
   resized = generators.resize(_photos(), (32, 32))
   np.testing.assert_allclose(
     jax.jit(direct.encode)(params, state, resized), z, rtol=1e-4, atol=1e-5

@@ -54,12 +54,12 @@ TRAINED = [name for name in generators.GENERATORS if name != "bigbigan"]
 QUANTISED = ("vq_vae", "conv_vq_vae")
 
 
-def _build(name: str, image_shape=SHAPE, **kwargs):
+def _build(name: str, input_shape=SHAPE, **kwargs):
   return registry.build(
     generators.GENERATORS,
     {"name": name, **SMALL[name], **kwargs},
     family="generator",
-    image_shape=image_shape,
+    input_shape=input_shape,
   )
 
 
@@ -288,7 +288,7 @@ def test_one_trace_serves_every_update() -> None:
   "name", ["vae", pytest.param("conv_vq_vae", marks=pytest.mark.slow)]
 )
 def test_training_lowers_the_loss(name: str) -> None:
-  generator = _build(name, image_shape=(8, 8, 1), likelihood="gaussian")
+  generator = _build(name, input_shape=(8, 8, 1), likelihood="gaussian")
   rows, columns = np.mgrid[:8, :8] / 7.0
   angles = np.random.default_rng(0).uniform(size=(64, 1, 1)) * 2 * np.pi
   waves = np.cos(angles) * rows + np.sin(angles) * columns
@@ -330,7 +330,7 @@ def test_sharded_batches_update_the_codebook_as_one() -> None:
     from tgt_jax import generators
 
     generator = generators.vq_vae(
-      image_shape=(4, 4, 1), num_latents=4, code_dim=3, num_codes=16,
+      input_shape=(4, 4, 1), num_latents=4, code_dim=3, num_codes=16,
       widths=(8,), restart_below=1.0, decay=0.5,
     )
     x = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype("float32")
@@ -364,7 +364,7 @@ def test_sharded_batches_update_the_codebook_as_one() -> None:
     ("vae", {"noise_scale": 0.0}, "noise_scale must be > 0, got 0.0"),
     ("vae", {"dtype": "half"}, "dtype: unknown 'half'; choose from bfloat16"),
     ("vae", {"dtype": "float64"}, "needs jax_enable_x64"),
-    ("vae", {"image_shape": (8, 8)}, r"\(height, width, channels\).*\(8, 8\)"),
+    ("vae", {"input_shape": (8, 8)}, r"\(height, width, channels\).*\(8, 8\)"),
     ("conv_vae", {"widths": ()}, "number_of_widths must be > 0, got 0"),
     ("vq_vae", {"num_codes": 0}, "num_codes must be > 0, got 0"),
     ("vq_vae", {"num_latents": 0}, "num_latents must be > 0, got 0"),
@@ -376,7 +376,7 @@ def test_sharded_batches_update_the_codebook_as_one() -> None:
   ],
 )
 def test_bad_arguments(name: str, kwargs: dict, message: str) -> None:
-  kwargs = {"image_shape": SHAPE, **kwargs}
+  kwargs = {"input_shape": SHAPE, **kwargs}
   with pytest.raises(ValueError, match=message):
     _build(name, **kwargs)
 

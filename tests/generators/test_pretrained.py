@@ -31,7 +31,7 @@ def _images(count: int = 3) -> jax.Array:
 
 def _ready(name: str, **kwargs):
   generator = generators.GENERATORS[name](
-    image_shape=SHAPE, **{**SMALL[name], **kwargs}
+    input_shape=SHAPE, **{**SMALL[name], **kwargs}
   )
   return generator, *random_weights(generator.init, _images())
 
@@ -66,7 +66,7 @@ def _ready(name: str, **kwargs):
   ],
 )
 def test_published_sizes(name: str, latent: tuple, sizes: dict) -> None:
-  generator = generators.GENERATORS[name](image_shape=(256, 256, 3))
+  generator = generators.GENERATORS[name](input_shape=(256, 256, 3))
 
   def run(rng, x):
     params, state = generator.init(rng, x)
@@ -196,4 +196,4 @@ def test_extreme_variances_are_bounded() -> None:
 )
 def test_bad_arguments(name: str, kwargs: dict, message: str) -> None:
   with pytest.raises(ValueError, match=message):
-    generators.GENERATORS[name](image_shape=(8, 8, 3), **kwargs)
+    generators.GENERATORS[name](input_shape=(8, 8, 3), **kwargs)

@@ -105,7 +105,7 @@ def _arrays(module) -> dict[str, np.ndarray]:
 def _ready(name: str, settings, arrays, rules, dtype: str, shape=SHAPE):
   """Our generator with another's weights."""
   factory = generators.GENERATORS[name]
-  generator = factory(image_shape=shape, dtype=dtype, **settings)
+  generator = factory(input_shape=shape, dtype=dtype, **settings)
   x = jax.ShapeDtypeStruct((1, *shape), dtype)
   params, state = jax.eval_shape(generator.init, jax.random.key(0), x)
   params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), params)

@@ -26,7 +26,7 @@ def _images(count: int) -> jax.Array:
 
 def _ready(name: str = "conv_vae"):
   generator = generators.GENERATORS[name](
-    image_shape=SHAPE, widths=(4, 6), dtype="float64"
+    input_shape=SHAPE, widths=(4, 6), dtype="float64"
   )
   return generator, *random_weights(generator.init, _images(2))
 

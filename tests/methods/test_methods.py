@@ -24,14 +24,14 @@ def world():
   student = models.MODELS["mlp"](num_classes=K, widths=(8,))
   labeler = models.MODELS["mlp"](num_classes=K, widths=(16,))
   generator = generators.GENERATORS["vae"](
-    image_shape=SHAPE, latent_dim=3, widths=(16,)
+    input_shape=SHAPE, latent_dim=3, widths=(16,)
   )
   keys = jax.random.split(jax.random.key(0), 5)
   batch = {
-    "image": jax.random.uniform(keys[0], (B, *SHAPE)),
+    "input": jax.random.uniform(keys[0], (B, *SHAPE)),
     "label": jnp.arange(B) % K,
   }
-  init = lambda made, key: jax.jit(made.init)(key, batch["image"])
+  init = lambda made, key: jax.jit(made.init)(key, batch["input"])
   frozen = {
     "generator": teachers.Frozen(*init(generator, keys[1])),
     "labeler": (teachers.Frozen(*init(labeler, keys[2])),),
@@ -63,7 +63,7 @@ def method_of(loss, **options):
   student = world()[0]
 
   def init(rng, batch):
-    params, state = jax.jit(student.init)(rng, batch["image"])
+    params, state = jax.jit(student.init)(rng, batch["input"])
     return {"student": params}, {"student": state}
 
   return methods.from_loss(loss, init, optax.adam(1e-2), **options)
@@ -134,8 +134,8 @@ def test_every_term_against_numpy():
     student.apply(state.params["student"], {}, x)[0].logits, np.float64
   )
   label = lambda x: np.asarray(teacher.label(frozen, x).logits, np.float64)
-  x = batch["image"]
-  seen = teacher.decode(frozen, teacher.encode(frozen, x))
+  x = batch["input"]
+  seen = teacher.decode(frozen, teacher.encode(frozen, x), x)
   log_p = logits(x) - np.log(np.exp(logits(x)).sum(-1, keepdims=True))
   ce = -log_p[np.arange(B), np.asarray(batch["label"])].mean()
   real = softmax_kl(logits(x), label(x), 2.0).mean()
@@ -205,7 +205,7 @@ def test_generated_examples_are_constants_of_the_student():
   shown = neighbours(state.params["student"])
 
   def plain(params):
-    outputs, _ = made.student.apply(params["student"], {}, shown.image)
+    outputs, _ = made.student.apply(params["student"], {}, shown.x)
     return jnp.mean(made.generated_distance(outputs.logits, shown.targets))
 
   expected = jax.jit(jax.grad(plain))(state.params)
@@ -238,8 +238,8 @@ def test_cached_answers_of_the_teacher_change_nothing():
   _, teacher, frozen, batch = world()
   cached = {
     **batch,
-    "latent": teacher.encode(frozen, batch["image"]),
-    "teacher_logits": teacher.label(frozen, batch["image"]).logits,
+    "latent": teacher.encode(frozen, batch["input"]),
+    "teacher_logits": teacher.label(frozen, batch["input"]).logits,
   }
   loss = methods.tgt(parts())
   for a, b in zip(value(loss), value(loss, cached), strict=True):
@@ -278,12 +278,12 @@ def test_start_points_of_their_own():
 def test_consistency_of_two_views_against_numpy():
   """KL(sharpened own prediction || prediction on the view), sure ones only."""
   student, _, _, batch = world()
-  params, _ = student.init(jax.random.key(3), batch["image"])
-  strong = 1.0 - batch["image"]
+  params, _ = student.init(jax.random.key(3), batch["input"])
+  strong = 1.0 - batch["input"]
   logits = lambda x: np.asarray(
     student.apply(params, {}, x)[0].logits, np.float64
   )
-  weak = logits(batch["image"])
+  weak = logits(batch["input"])
   highest = (np.exp(weak) / np.exp(weak).sum(-1, keepdims=True)).max(-1)
   loss = methods.uda(
     parts(),
@@ -307,9 +307,9 @@ def test_consistency_of_two_views_against_numpy():
 def test_partner_is_the_next_example_whatever_the_copies():
   *_, batch = world()
   starts = methods.start_points(batch, jax.random.key(0), 2, True)
-  np.testing.assert_array_equal(starts.image[2], batch["image"][1])
-  np.testing.assert_array_equal(starts.partner_image[2], batch["image"][0])
-  np.testing.assert_array_equal(starts.partner_image[3], batch["image"][0])
+  np.testing.assert_array_equal(starts.x[2], batch["input"][1])
+  np.testing.assert_array_equal(starts.partner_x[2], batch["input"][0])
+  np.testing.assert_array_equal(starts.partner_x[3], batch["input"][0])
   assert len(np.unique(jax.random.key_data(starts.rng), axis=0)) == 2 * B
 
 
@@ -319,14 +319,14 @@ def test_pixel_space_has_no_decoder():
   teacher = teachers.without_generator(teachers.labeler([labeler]))
   made = parts(teacher=teacher, exploration=exploration.random(10.0))
   context = methods.Context(
-    student.init(jax.random.key(0), batch["image"])[0], {}, frozen, 0
+    student.init(jax.random.key(0), batch["input"])[0], {}, frozen, 0
   )
   starts = methods.start_points(batch, jax.random.key(3), 1, False)
   shown = methods.explored(made).make(context, starts)
-  assert float(shown.image.min()) == 0.0
-  assert float(shown.image.max()) == 1.0
+  assert float(shown.x.min()) == 0.0
+  assert float(shown.x.max()) == 1.0
   np.testing.assert_array_equal(
-    teacher.encode(frozen, batch["image"]), batch["image"]
+    teacher.encode(frozen, batch["input"]), batch["input"]
   )
 
 

@@ -22,7 +22,7 @@ PREPROCESSING = cards.Preprocessing(
 CONVERTER = weights.Converter(
   family="models",
   model={"name": "mlp", "num_classes": 3, "widths": (6, 5)},
-  image_shape=(2, 2, 1),
+  input_shape=(2, 2, 1),
   rules=[
     *torch_layers.dense("layers.{i}", "dense_{i}"),
     *torch_layers.dense("fc", "head"),
@@ -42,7 +42,7 @@ def _table(monkeypatch):
     ),
     "vae": CONVERTER._replace(
       family="generators",
-      model={"name": "vae", "image_shape": (4, 4, 1)},
+      model={"name": "vae", "input_shape": (4, 4, 1)},
     ),
   }
   monkeypatch.setattr(converters, "CONVERTERS", table)
@@ -119,7 +119,7 @@ def test_and_back(public, tmp_path):
 
 def _student(folder, name="mlp"):
   spec = {"name": name, "widths": [6, 5]}
-  card = {"model": spec, "num_classes": 3, "image_shape": (4, 4, 1)}
+  card = {"model": spec, "num_classes": 3, "input_shape": (4, 4, 1)}
   network = students.build_network(card)
   params, state = jax.tree.map(
     lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype),
@@ -157,7 +157,7 @@ def test_a_prepared_file_has_no_way_back(public, tmp_path):
 def test_a_generator():
   model = converters.build_model(
     "generators",
-    {"name": "vae", "image_shape": (4, 4, 1), "latent_dim": 2},
+    {"name": "vae", "input_shape": (4, 4, 1), "latent_dim": 2},
     PREPROCESSING,
   )
   assert hasattr(model, "decode")

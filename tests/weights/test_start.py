@@ -34,7 +34,7 @@ def write(path, tree):
     name="public",
     family="models",
     model=SPEC,
-    image_shape=(8, 8, 1),
+    input_shape=(8, 8, 1),
     source="file",
     sha256="0",
     licence="CC0-1.0",
@@ -99,7 +99,7 @@ def test_a_run_begins_with_weights(tmp_path):
   z = build.generator(config).encode(
     generator["params"],
     {"generator": {}, **generator["state"]},
-    full.fetch(np.arange(len(full)))["image"],
+    full.fetch(np.arange(len(full)))["input"],
   )
   np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
   np.testing.assert_allclose(z.std(0), 1, atol=1e-4)

@@ -120,10 +120,10 @@ def arrays(
     num_classes=train.num_classes,
     class_names=class_names,
   )
-  if train.image_shape != test.image_shape:
+  if train.input_shape != test.input_shape:
     raise ValueError(
-      f"{name}: training images have shape {train.image_shape}, test images"
-      f" {test.image_shape}; they must be equal"
+      f"{name}: training images have shape {train.input_shape}, test images"
+      f" {test.input_shape}; they must be equal"
     )
   return sources.Dataset(train, test, train)
 

@@ -102,7 +102,7 @@ def _square(picture: Any, size: int) -> Any:
   )
 
 
-def image_shape(
+def input_shape(
   name: str, feature_shape: Sequence[int | None], image_size: int | None
 ) -> tuple[int, int, int]:
   """Returns the shape of decoded images.
@@ -200,7 +200,7 @@ def source(
     labels=labels,
     num_classes=len(split.class_names),
     class_names=split.class_names,
-    image_shape=shape,
+    input_shape=shape,
     read=read,
     fingerprint=sources.digest(
       split.name, split.options, split.content, labels

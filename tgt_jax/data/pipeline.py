@@ -35,7 +35,7 @@ Order = Callable[[int, int], np.ndarray]
 # Draws with replacement are made this many at a time.
 _BLOCK = 4096
 
-_RESERVED = frozenset({"image", "label", "id", "mask"})
+_RESERVED = frozenset({"input", "label", "id", "mask"})
 
 
 def _order(block: Callable[[int], np.ndarray], size: int) -> Order:
@@ -179,7 +179,7 @@ def training_batches(
     num_steps: length of the result.
     sampler: a key of `SAMPLERS`: "natural" (epochs), "class_balanced" or
       "square_root" (draws with replacement).
-    augment: applied to "image", in order.
+    augment: applied to "input", in order.
     views: further augmented copies of the image by name, drawn independently,
       such as the strong view of a consistency loss.
     columns: arrays with one row per example of `source`, such as a teacher's
@@ -190,7 +190,7 @@ def training_batches(
 
   Returns:
     A data set of dicts of numpy arrays, b = batch_size / count rows each:
-    "image" float32 [b, H, W, C], "label" int32 [b], "id" int32 [b] (position
+    "input" float32 [b, H, W, C], "label" int32 [b], "id" int32 [b] (position
     in `source`), and one entry per view and column.
 
   Raises:
@@ -213,8 +213,8 @@ def training_batches(
   def batch_of_step(step: int) -> dict[str, np.ndarray]:
     ids = order(step * batch_size, (step + 1) * batch_size)[rows]
     batch = source.fetch(ids)
-    stored = batch["image"]
-    for name, chain in {"image": augment, **views}.items():
+    stored = batch["input"]
+    for name, chain in {"input": augment, **views}.items():
       stream = f"augment/{name}"
       batch[name] = stored
       if chain:

@@ -31,7 +31,7 @@ class Source:
     labels: int32 [N], each in [0, num_classes).
     num_classes: number of classes K; a class may have no example.
     class_names: K names.
-    image_shape: (H, W, C) of one image.
+    input_shape: (H, W, C) of one image.
     read: ids [B] to images, float32 [B, H, W, C] in [0, 1], a fresh array.
     fingerprint: hexadecimal digest of the content and of how it was selected.
     ids: int64 [N], the row of each example in the source that this one was
@@ -42,7 +42,7 @@ class Source:
   labels: np.ndarray
   num_classes: int
   class_names: tuple[str, ...]
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, int, int]
   read: Callable[[np.ndarray], np.ndarray]
   fingerprint: str
   ids: np.ndarray
@@ -73,7 +73,7 @@ class Source:
       ids: integers [B] in [0, len(self)), in any order, repeats allowed.
 
     Returns:
-      `{"image": float32 [B, H, W, C] in [0, 1], "label": int32 [B]}`.
+      `{"input": float32 [B, H, W, C] in [0, 1], "label": int32 [B]}`.
 
     Raises:
       IndexError: an id outside the source.
@@ -84,7 +84,7 @@ class Source:
         f"{self.name}: expected ids in [0, {len(self)}), got"
         f" {ids.min()}..{ids.max()}"
       )
-    return {"image": self.read(ids), "label": self.labels.take(ids)}
+    return {"input": self.read(ids), "label": self.labels.take(ids)}
 
   def class_counts(self) -> np.ndarray:
     """Returns the number of examples of each class, int64 [K]."""
@@ -229,7 +229,7 @@ def from_arrays(
     labels=labels,
     num_classes=num_classes,
     class_names=tuple(class_names or map(str, range(num_classes))),
-    image_shape=images.shape[1:],
+    input_shape=images.shape[1:],
     read=read,
     fingerprint=digest(name, dict(options or {}), images, labels),
     ids=np.arange(len(labels)),

@@ -128,7 +128,7 @@ def logits(weights: Manifold, z: Any, *, xp: ModuleType = np) -> Any:
 def manifold(
   *,
   dimension: int = 4,
-  image_shape: tuple[int, int, int] = (8, 8, 1),
+  input_shape: tuple[int, int, int] = (8, 8, 1),
   num_classes: int = 10,
   train_size: int = 2000,
   test_size: int = 2000,
@@ -140,7 +140,7 @@ def manifold(
 
   Args:
     dimension: d, the intrinsic dimension.
-    image_shape: (H, W, C); D = H * W * C is the ambient dimension.
+    input_shape: (H, W, C); D = H * W * C is the ambient dimension.
     num_classes: K.
     train_size: number of training examples.
     test_size: number of test examples.
@@ -149,10 +149,10 @@ def manifold(
     seed: of weights and latents.
 
   Raises:
-    ValueError: see `make_manifold`; an `image_shape` that is not three sizes.
+    ValueError: see `make_manifold`; an `input_shape` that is not three sizes.
   """
-  if len(image_shape) != 3:
-    raise ValueError(f"image_shape: expected (H, W, C), got {image_shape}")
+  if len(input_shape) != 3:
+    raise ValueError(f"input_shape: expected (H, W, C), got {input_shape}")
   checks.positive(train_size=train_size, test_size=test_size)
   options = {
     "dimension": dimension,
@@ -162,7 +162,7 @@ def manifold(
   }
   weights = make_manifold(
     dimension=dimension,
-    pixels=math.prod(image_shape),
+    pixels=math.prod(input_shape),
     num_classes=num_classes,
     width=width,
     sharpness=sharpness,
@@ -173,7 +173,7 @@ def manifold(
     z = latents(seed, split, size, dimension)
     splits.append(
       sources.from_arrays(
-        decode(weights, z).reshape(size, *image_shape),
+        decode(weights, z).reshape(size, *input_shape),
         logits(weights, z).argmax(axis=1),
         name=f"manifold/{split}",
         num_classes=num_classes,

@@ -89,7 +89,7 @@ def _split(
   if class_names is None:
     raise ValueError(f"tfds: {name}: feature {label_key!r} is no class label")
   records = _records(builder, split, image_key, data_dir)
-  shape = encoded.image_shape(
+  shape = encoded.input_shape(
     f"tfds: {name}", info.features[image_key].shape, image_size
   )
   return encoded.EncodedSplit(

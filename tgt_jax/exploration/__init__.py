@@ -15,7 +15,13 @@ from tgt_jax.exploration.explorations import (
   random,
   stay,
 )
-from tgt_jax.exploration.geometry import gaussian, project, rms, unit
+from tgt_jax.exploration.geometry import (
+  distance,
+  gaussian,
+  project,
+  rms,
+  unit,
+)
 from tgt_jax.exploration.schedules import SCHEDULES, Schedule, as_schedule
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
   "as_schedule",
   "chain",
   "diagnose",
+  "distance",
   "from_spec",
   "gaussian",
   "gradient_ascent",

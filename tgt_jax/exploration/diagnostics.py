@@ -21,24 +21,26 @@ def diagnose(
   teacher_logits: Array,
   moved_teacher_logits: Array,
   mask: Array | None = None,
+  where: Array | None = None,
 ) -> dict[str, Mean]:
   """Per-batch means of everything worth watching in an exploration.
 
   Args:
     z: latents before, [B, ...].
     moved_z: latents after, [B, ...].
-    x: Dec(z), [B, ...].
-    moved_x: Dec(z'), [B, ...].
+    x: what is shown of z, [B, ...].
+    moved_x: the same of z', [B, ...].
     disagreement: student-teacher distance at x, [B].
     moved_disagreement: the same at x', [B].
     teacher_logits: h(x), [B, K].
     moved_teacher_logits: h(x'), [B, K].
     mask: weights of the examples, [B]; all ones where not given. An example
       of weight zero enters nothing, not even a NaN of its own.
+    where: the coordinates of z that count, see `geometry`.
 
   Returns:
     `explore/latent_step` (RMS of z' - z, the unit of sigma),
-    `explore/image_step` (RMS of x' - x), `explore/disagreement_before`,
+    `explore/input_step` (see `geometry.distance`), `explore/disagreement_before`,
     `explore/disagreement_after`, `explore/label_kept` (share of examples whose
     teacher label did not change; logits with a NaN name no label), `explore/diversity` (RMS distance between
     neighbouring examples of x', relative to the same between those of x: 1
@@ -52,8 +54,8 @@ def diagnose(
   kept = jnp.argmax(teacher_logits, -1) == jnp.argmax(moved_teacher_logits, -1)
   kept &= ~jnp.any(jnp.isnan(teacher_logits + moved_teacher_logits), -1)
   values = {
-    "explore/latent_step": geometry.rms(moved_z - z),
-    "explore/image_step": geometry.rms(moved_x - x),
+    "explore/latent_step": geometry.rms(moved_z - z, where),
+    "explore/input_step": geometry.distance(x, moved_x, where),
     "explore/disagreement_before": disagreement,
     "explore/disagreement_after": moved_disagreement,
     "explore/label_kept": kept.astype(jnp.float32),
@@ -70,4 +72,4 @@ def diagnose(
 
 def _spread(x: Array) -> Array:
   """Distance of each example to the next one in the batch, [B]."""
-  return geometry.rms(x - jnp.roll(x, 1, axis=0))
+  return geometry.distance(x, jnp.roll(x, 1, axis=0))

@@ -30,10 +30,11 @@ class Exploration(NamedTuple):
   """One way to move latents.
 
   Attributes:
-    explore: `(z, rng, disagreement, *, step=0, partner=None) -> z'` with
-      z [B, ...], rng [B] keys, `disagreement` a field z -> [B], `step` the
-      update count that schedules read, and `partner` latents [B, ...] of other
-      examples, needed where `needs_partner`.
+    explore: `(z, rng, disagreement, *, step=0, partner=None, where=None) ->
+      z'` with z [B, ...], rng [B] keys, `disagreement` a field z -> [B], `step`
+      the update count that schedules read, `partner` latents [B, ...] of other
+      examples, needed where `needs_partner`, and `where` bool, broadcasting to
+      z: the coordinates that move and that lengths count.
     needs_partner: whether `partner` is read.
   """
 
@@ -44,8 +45,8 @@ class Exploration(NamedTuple):
 def stay() -> Exploration:
   """Leaves z where it is: the student is shown reconstructions."""
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
-    del rng, disagreement, step, partner
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
+    del rng, disagreement, step, partner, where
     return z
 
   return Exploration(explore)
@@ -59,12 +60,12 @@ def random(sigma: Strength) -> Exploration:
   """
   sigma_at = as_schedule(sigma, name="sigma")
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
     del disagreement, partner
     checks.floating(z=z)
     checks.same_leading(z=z, rng=rng)
 
-    return z + sigma_at(step) * geometry.gaussian(rng, z)
+    return z + sigma_at(step) * geometry.gaussian(rng, z, where)
 
   return Exploration(explore)
 
@@ -114,7 +115,7 @@ def gradient_ascent(
   noise_at = as_schedule(noise, name="noise")
   noisy_start, noisy_steps = start_sigma != 0.0, noise != 0.0
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
     del partner
     checks.floating(z=z)
     checks.same_leading(z=z, rng=rng)
@@ -123,20 +124,21 @@ def gradient_ascent(
     slope = jax.grad(lambda latent: jnp.sum(disagreement(latent)))
 
     def ascend(latent, i):
-      direction = slope(latent)
+      direction = geometry.inside(slope(latent), where)
       if normalize:
-        direction = geometry.unit(direction)
+        direction = geometry.unit(direction, where)
       latent = latent + step_size_at(step) * direction
       if noisy_steps:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, i + 1))(rng)
-        latent = latent + noise_at(step) * geometry.gaussian(keys, latent)
+        noise_now = geometry.gaussian(keys, latent, where)
+        latent = latent + noise_at(step) * noise_now
       if radius is not None:
-        latent = geometry.project(z, latent, radius, sphere=sphere)
+        latent = geometry.project(z, latent, radius, sphere=sphere, where=where)
       return latent
 
     latent = z
     if noisy_start:
-      latent = z + start_at(step) * geometry.gaussian(rng, z)
+      latent = z + start_at(step) * geometry.gaussian(rng, z, where)
     # Unrolled: inside a loop XLA on CPU compiles the input gradient of a
     # convolution to its slowest form (measured: twenty times the time).
     for i in range(num_steps):
@@ -157,7 +159,7 @@ def interpolate(low: float = 0.0, high: float = 0.5) -> Exploration:
   if low > high:
     raise ValueError(f"low must not exceed high, got {low} > {high}")
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
     del disagreement, step
     if partner is None:
       raise ValueError("interpolate needs the latents of other examples")
@@ -165,7 +167,7 @@ def interpolate(low: float = 0.0, high: float = 0.5) -> Exploration:
 
     draw = lambda key: jax.random.uniform(key, (), z.dtype, low, high)
     share = geometry.expand(jax.vmap(draw)(rng), z)
-    return z + share * (partner - z)
+    return z + share * geometry.inside(partner - z, where)
 
   return Exploration(explore, needs_partner=True)
 
@@ -183,10 +185,12 @@ def chain(*explorations: Spec, parts: Sequence[Spec] = ()) -> Exploration:
   """
   members = _members((*explorations, *parts))
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
     for number, member in enumerate(members):
       keys = _fold(rng, number)
-      z = member.explore(z, keys, disagreement, step=step, partner=partner)
+      z = member.explore(
+        z, keys, disagreement, step=step, partner=partner, where=where
+      )
     return z
 
   return Exploration(explore, any(m.needs_partner for m in members))
@@ -217,14 +221,16 @@ def mixture(
     )
   checks.non_negative(**{f"weights[{i}]": w for i, w in enumerate(weights)})
 
-  def explore(z, rng, disagreement, *, step=0, partner=None):
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
     log_weights = jnp.log(jnp.asarray(weights, jnp.float32))
     draw = lambda key: jax.random.categorical(key, log_weights)
     chosen = jax.vmap(draw)(_fold(rng, len(members)))
     moved = z
     for number, member in enumerate(members):
       keys = _fold(rng, number)
-      here = member.explore(z, keys, disagreement, step=step, partner=partner)
+      here = member.explore(
+        z, keys, disagreement, step=step, partner=partner, where=where
+      )
       mine = geometry.expand(chosen == number, z)
       moved = jnp.where(mine, here, moved)
     return moved

@@ -190,7 +190,7 @@ class AutoencoderKL(nn.Module):
 def _as_generator(
   module: AutoencoderKL,
   *,
-  image_shape: tuple[int, int, int],
+  input_shape: tuple[int, int, int],
   latent_shape: tuple[int, int, int],
   factor: int,
   beta: float,
@@ -199,12 +199,12 @@ def _as_generator(
   """Wraps the module into four pure functions; the model state is empty."""
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     padded = resampling.pad_to_multiple(x, factor)
     return module.init(rng, padded)["params"], {}
 
   def infer(params: Params, x: Array) -> tuple[Array, Array]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     padded = resampling.pad_to_multiple(x, factor)
     moments: Any = module.apply({"params": params}, padded, method="infer")
     return moments
@@ -212,14 +212,19 @@ def _as_generator(
   def paint(params: Params, z: Array) -> Array:
     layers.check_batch("z", z, latent_shape)
     x: Any = module.apply({"params": params}, z, method="decode")
-    return resampling.crop_from_multiple(x, image_shape[:2], factor)
+    return resampling.crop_from_multiple(x, input_shape[:2], factor)
 
   def encode(params: Params, model_state: ModelState, x: Array) -> Array:
     del model_state
     return infer(params, x)[0]
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
-    del model_state
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    del model_state, x
     return jnp.clip(paint(params, z), 0.0, 1.0)
 
   def loss(
@@ -240,7 +245,7 @@ def _as_generator(
 
 def autoencoder_kl(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   latent_channels: int = 4,
   widths: Sequence[int] = (128, 256, 512, 512),
   blocks: int = 2,
@@ -254,7 +259,7 @@ def autoencoder_kl(
   """Builds the auto-encoder; the defaults are those of Stable Diffusion 1.
 
   Args:
-    image_shape: (H, W, C), C = 3 for the published weights; sizes that are no
+    input_shape: (H, W, C), C = 3 for the published weights; sizes that are no
       multiple of `2 ** (len(widths) - 1)` are padded inside and cropped back.
     latent_channels: channels d of the latent.
     widths: channels of each level, from the image inwards; every level but
@@ -280,7 +285,7 @@ def autoencoder_kl(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape, widths = layers.check_image_shape(image_shape), tuple(widths)
+  shape, widths = layers.check_image_shape(input_shape), tuple(widths)
   checks.positive(
     latent_channels=latent_channels,
     number_of_widths=len(widths),
@@ -303,7 +308,7 @@ def autoencoder_kl(
   )
   return _as_generator(
     module,
-    image_shape=shape,
+    input_shape=shape,
     latent_shape=(*layers.grid_shape(shape, halvings), latent_channels),
     factor=2**halvings,
     beta=beta,

@@ -183,7 +183,7 @@ class BigBiGAN(nn.Module):
 def _as_generator(
   module: BigBiGAN,
   *,
-  image_shape: tuple[int, int, int],
+  input_shape: tuple[int, int, int],
   latent_dim: int,
   encoder_size: int,
   resize: bool,
@@ -191,7 +191,7 @@ def _as_generator(
   """Wraps the module into four pure functions."""
 
   def shown(x: Array) -> Array:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     return resampling.resize(x, (encoder_size, encoder_size))
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
@@ -204,14 +204,20 @@ def _as_generator(
     moments: Any = module.apply(variables, shown(x), method="infer")
     return moments[0]
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    del x
     layers.check_batch("z", z, (latent_dim,))
     variables = {"params": params, **model_state}
-    x: Any = module.apply(variables, z, method="decode")
+    made: Any = module.apply(variables, z, method="decode")
     if not resize:
-      return x
+      return made
     # A weighted mean may leave the range by a rounding error.
-    return jnp.clip(resampling.resize(x, image_shape[:2]), 0.0, 1.0)
+    return jnp.clip(resampling.resize(made, input_shape[:2]), 0.0, 1.0)
 
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array
@@ -228,7 +234,7 @@ def _as_generator(
 
 def bigbigan(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   ch: int = 96,
   latent_dim: int = 120,
   bn_eps: float = 1e-4,
@@ -250,13 +256,13 @@ def bigbigan(
   What is not known of the published encoder is said in `bigbigan_encoder`.
 
   Args:
-    image_shape: (H, W, C), C = 3 for the published weights.
+    input_shape: (H, W, C), C = 3 for the published weights.
     ch: channels of the last block, 4 or more; 96 for the published weights.
     latent_dim: dimension of the latent, a multiple of 6.
     bn_eps: added to the variances of the blocks' normalisation.
     output_bn_eps: of the last normalisation: 1e-4 in DeepMind's module; the
       PyTorch port of the generator (`BigBiGAN_x1.pth`) runs with 1e-5.
-    resize: whether decoded images are brought to `image_shape` by antialiased
+    resize: whether decoded images are brought to `input_shape` by antialiased
       bilinear interpolation; without, they have 128 pixels a side.
     with_encoder: False for weights of the generator alone: `encode` raises.
     encoder_size: side of the images that the encoder sees; others are resized
@@ -279,7 +285,7 @@ def bigbigan(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape = layers.check_image_shape(image_shape)
+  shape = layers.check_image_shape(input_shape)
   checks.positive(
     latent_dim=latent_dim,
     bn_eps=bn_eps,
@@ -307,7 +313,7 @@ def bigbigan(
   )
   return _as_generator(
     BigBiGAN(generator, encoder if with_encoder else None),
-    image_shape=shape,
+    input_shape=shape,
     latent_dim=latent_dim,
     encoder_size=encoder_size,
     resize=resize,

@@ -20,13 +20,13 @@ from tgt_jax.models.layers import at_least_float32, conv3x3, dense
 from tgt_jax.types import Array
 
 
-def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-  """Returns `image_shape` as a tuple; raises `ValueError` unless (H, W, C)."""
-  shape = tuple(int(size) for size in image_shape)
+def check_image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+  """Returns `input_shape` as a tuple; raises `ValueError` unless (H, W, C)."""
+  shape = tuple(int(size) for size in input_shape)
   if len(shape) != 3 or min(shape) < 1:
     raise ValueError(
-      "image_shape: expected (height, width, channels), each >= 1, got"
-      f" {tuple(image_shape)}"
+      "input_shape: expected (height, width, channels), each >= 1, got"
+      f" {tuple(input_shape)}"
     )
   return shape
 
@@ -58,11 +58,11 @@ def depth_to_space(x: Array, factor: int = 2) -> Array:
 
 
 def grid_shape(
-  image_shape: tuple[int, int, int], num_stages: int
+  input_shape: tuple[int, int, int], num_stages: int
 ) -> tuple[int, int]:
   """Returns height and width behind `num_stages` halvings, rounded up."""
   side = 2**num_stages
-  return -(-image_shape[0] // side), -(-image_shape[1] // side)
+  return -(-input_shape[0] // side), -(-input_shape[1] // side)
 
 
 def _margins(size: int, padded: int) -> tuple[int, int]:
@@ -87,13 +87,13 @@ class DenseEncoder(nn.Module):
 class DenseDecoder(nn.Module):
   """Latents of any shape to the logits of an image; widths are mirrored."""
 
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, int, int]
   widths: tuple[int, ...]
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
-    height, width, channels = self.image_shape
+    height, width, channels = self.input_shape
     x = z.astype(self.dtype).reshape(z.shape[0], -1)
     for i, features in enumerate(reversed(self.widths)):
       x = nn.relu(dense(x, features, dtype=self.dtype, name=f"dense_{i}"))
@@ -104,15 +104,15 @@ class DenseDecoder(nn.Module):
 class ConvEncoder(nn.Module):
   """Image to a grid [B, h, w, widths[-1]], half the size for each width."""
 
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, int, int]
   widths: tuple[int, ...]
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    height, width, _ = self.image_shape
+    height, width, _ = self.input_shape
     stages = len(self.widths)
-    rows, columns = grid_shape(self.image_shape, stages)
+    rows, columns = grid_shape(self.input_shape, stages)
     x = (2.0 * x - 1.0).astype(self.dtype)
     # Repeating the border keeps a bright background free of a dark frame.
     x = jnp.pad(
@@ -138,15 +138,15 @@ class ConvDecoder(nn.Module):
   grid of latents [B, h, w, d] enters through a convolution.
   """
 
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, int, int]
   widths: tuple[int, ...]
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
-    height, width, channels = self.image_shape
+    height, width, channels = self.input_shape
     stages = len(self.widths)
-    rows, columns = grid_shape(self.image_shape, stages)
+    rows, columns = grid_shape(self.input_shape, stages)
     deepest = self.widths[-1]
     x = z.astype(self.dtype)
     if x.ndim == 2:

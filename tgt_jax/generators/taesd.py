@@ -120,7 +120,7 @@ class TinyAutoencoder(nn.Module):
 def _as_generator(
   module: TinyAutoencoder,
   *,
-  image_shape: tuple[int, int, int],
+  input_shape: tuple[int, int, int],
   latent_shape: tuple[int, int, int],
   factor: int,
   noise_scale: float,
@@ -128,13 +128,13 @@ def _as_generator(
   """Wraps the module into four pure functions; the model state is empty."""
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     padded = resampling.pad_to_multiple(x, factor)
     return module.init(rng, padded)["params"], {}
 
   def encode(params: Params, model_state: ModelState, x: Array) -> Array:
     del model_state
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     padded = resampling.pad_to_multiple(x, factor)
     z: Any = module.apply({"params": params}, padded, method="encode")
     return z
@@ -142,10 +142,15 @@ def _as_generator(
   def paint(params: Params, z: Array) -> Array:
     layers.check_batch("z", z, latent_shape)
     x: Any = module.apply({"params": params}, z, method="decode")
-    return resampling.crop_from_multiple(x, image_shape[:2], factor)
+    return resampling.crop_from_multiple(x, input_shape[:2], factor)
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
-    del model_state
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    del model_state, x
     return jnp.clip(paint(params, z), 0.0, 1.0)
 
   def loss(
@@ -162,7 +167,7 @@ def _as_generator(
 
 def taesd(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   latent_channels: int = 4,
   width: int = 64,
   encoder_blocks: Sequence[int] = (1, 3, 3, 3),
@@ -174,7 +179,7 @@ def taesd(
   """Builds the tiny auto-encoder; the defaults are those of its weights.
 
   Args:
-    image_shape: (H, W, C), C = 3 for the published weights; sizes that are no
+    input_shape: (H, W, C), C = 3 for the published weights; sizes that are no
       multiple of `2 ** (number of stages - 1)` are padded inside and cropped
       back.
     latent_channels: channels of the latent.
@@ -195,7 +200,7 @@ def taesd(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape = layers.check_image_shape(image_shape)
+  shape = layers.check_image_shape(input_shape)
   encoder_blocks, decoder_blocks = tuple(encoder_blocks), tuple(decoder_blocks)
   checks.positive(
     latent_channels=latent_channels,
@@ -219,7 +224,7 @@ def taesd(
   )
   return _as_generator(
     module,
-    image_shape=shape,
+    input_shape=shape,
     latent_shape=(*layers.grid_shape(shape, halvings), latent_channels),
     factor=2**halvings,
     noise_scale=noise_scale,

@@ -53,7 +53,7 @@ class VAE(nn.Module):
 def _as_generator(
   module: VAE,
   *,
-  image_shape: tuple[int, int, int],
+  input_shape: tuple[int, int, int],
   beta: float,
   likelihood: str,
   noise_scale: float,
@@ -61,11 +61,11 @@ def _as_generator(
   """Wraps the module into four pure functions; the model state is empty."""
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     return module.init(rng, x)["params"], {}
 
   def infer(params: Params, x: Array) -> tuple[Array, Array]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     moments: Any = module.apply({"params": params}, x, method="infer")
     return moments
 
@@ -78,8 +78,13 @@ def _as_generator(
     del model_state
     return infer(params, x)[0]
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
-    del model_state
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    del model_state, x
     return jax.nn.sigmoid(logits_of(params, z))
 
   def loss(
@@ -112,7 +117,7 @@ def _check(
 
 def vae(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   latent_dim: int = 32,
   widths: Sequence[int] = (512, 256),
   beta: float = 1.0,
@@ -123,7 +128,7 @@ def vae(
   """Builds a dense variational auto-encoder.
 
   Args:
-    image_shape: (H, W, C).
+    input_shape: (H, W, C).
     latent_dim: dimension d of the latent vector.
     widths: hidden layers of the encoder; the decoder mirrors them.
     beta: weight of the KL term, >= 0; 1 is the evidence lower bound.
@@ -140,7 +145,7 @@ def vae(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape, widths = layers.check_image_shape(image_shape), tuple(widths)
+  shape, widths = layers.check_image_shape(input_shape), tuple(widths)
   _check(latent_dim, beta, likelihood, noise_scale, widths)
   compute = compute_dtype(dtype)
   module = VAE(
@@ -150,7 +155,7 @@ def vae(
   )
   return _as_generator(
     module,
-    image_shape=shape,
+    input_shape=shape,
     beta=beta,
     likelihood=likelihood,
     noise_scale=noise_scale,
@@ -159,7 +164,7 @@ def vae(
 
 def conv_vae(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   latent_dim: int = 32,
   widths: Sequence[int] = (32, 64),
   beta: float = 1.0,
@@ -170,7 +175,7 @@ def conv_vae(
   """Builds a convolutional variational auto-encoder.
 
   Args:
-    image_shape: (H, W, C); sizes that are no multiple of `2 ** len(widths)`
+    input_shape: (H, W, C); sizes that are no multiple of `2 ** len(widths)`
       are padded inside and cropped back.
     latent_dim: dimension d of the latent vector.
     widths: channels of each stage, which halves the resolution; at least one.
@@ -187,7 +192,7 @@ def conv_vae(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape, widths = layers.check_image_shape(image_shape), tuple(widths)
+  shape, widths = layers.check_image_shape(input_shape), tuple(widths)
   checks.positive(number_of_widths=len(widths))
   _check(latent_dim, beta, likelihood, noise_scale, widths)
   compute = compute_dtype(dtype)
@@ -198,7 +203,7 @@ def conv_vae(
   )
   return _as_generator(
     module,
-    image_shape=shape,
+    input_shape=shape,
     beta=beta,
     likelihood=likelihood,
     noise_scale=noise_scale,

@@ -84,12 +84,12 @@ def _learned(
 
 
 def _as_generator(
-  module: VQVAE, image_shape: tuple[int, int, int], options: _Options
+  module: VQVAE, input_shape: tuple[int, int, int], options: _Options
 ) -> Generator:
   """Wraps module and codebook into four pure functions."""
 
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     # The codes do not depend on x, so that every process of many draws the
     # same; `restart_below` brings them to the data.
     codebook = quantization.init_codebook(
@@ -100,7 +100,7 @@ def _as_generator(
 
   def encode(params: Params, model_state: ModelState, x: Array) -> Array:
     del model_state
-    layers.check_batch("x", x, image_shape)
+    layers.check_batch("x", x, input_shape)
     z: Any = module.apply({"params": params}, x, method="encode")
     return z
 
@@ -110,7 +110,13 @@ def _as_generator(
     logits: Any = module.apply({"params": params}, quantized, method="decode")
     return logits
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    del x
     return jax.nn.sigmoid(logits_of(params, model_state, z))
 
   def loss(
@@ -162,7 +168,7 @@ def _check(
 
 def vq_vae(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   num_latents: int = 16,
   code_dim: int = 8,
   num_codes: int = 128,
@@ -178,7 +184,7 @@ def vq_vae(
   """Builds a dense vector-quantised auto-encoder.
 
   Args:
-    image_shape: (H, W, C).
+    input_shape: (H, W, C).
     num_latents: number of vectors N per image.
     code_dim: dimension D of a vector.
     num_codes: number of codes K.
@@ -203,7 +209,7 @@ def vq_vae(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape, widths = layers.check_image_shape(image_shape), tuple(widths)
+  shape, widths = layers.check_image_shape(input_shape), tuple(widths)
   options = _Options(
     num_codes,
     commitment,
@@ -225,7 +231,7 @@ def vq_vae(
 
 def conv_vq_vae(
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
   code_dim: int = 16,
   num_codes: int = 128,
   widths: Sequence[int] = (32, 64),
@@ -240,7 +246,7 @@ def conv_vq_vae(
   """Builds a convolutional vector-quantised auto-encoder.
 
   Args:
-    image_shape: (H, W, C); sizes that are no multiple of `2 ** len(widths)`
+    input_shape: (H, W, C); sizes that are no multiple of `2 ** len(widths)`
       are padded inside and cropped back.
     code_dim: dimension D of a vector.
     num_codes: number of codes K.
@@ -261,7 +267,7 @@ def conv_vq_vae(
   Raises:
     ValueError: an argument out of its range.
   """
-  shape, widths = layers.check_image_shape(image_shape), tuple(widths)
+  shape, widths = layers.check_image_shape(input_shape), tuple(widths)
   options = _Options(
     num_codes,
     commitment,

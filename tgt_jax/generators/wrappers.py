@@ -66,10 +66,18 @@ def whitened(generator: Generator) -> Generator:
     z = generator.encode(params, model_state["generator"], x)
     return (z - latent["mean"][None]) / latent["std"][None]
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
+  def plain(model_state: ModelState, z: Array) -> Array:
     latent = model_state["latent"]
-    z = z * latent["std"][None] + latent["mean"][None]
-    return generator.decode(params, model_state["generator"], z)
+    return z * latent["std"][None] + latent["mean"][None]
+
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    inner = model_state["generator"]
+    return generator.decode(params, inner, plain(model_state, z), x)
 
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array
@@ -96,19 +104,28 @@ def chunked(generator: Generator, size: int) -> Generator:
   """
   checks.positive(size=size)
 
-  def decode(params: Params, model_state: ModelState, z: Array) -> Array:
-    if z.shape[0] <= size:
-      return generator.decode(params, model_state, z)
-    turns = -(-z.shape[0] // size)
-    fill = [(0, turns * size - z.shape[0])] + [(0, 0)] * (z.ndim - 1)
-    stacked = jnp.pad(z, fill, mode="edge").reshape(turns, size, *z.shape[1:])
+  def decode(
+    params: Params,
+    model_state: ModelState,
+    z: Array,
+    x: Array | None = None,
+  ) -> Array:
+    number = z.shape[0]
+    if number <= size:
+      return generator.decode(params, model_state, z, x)
+    turns = -(-number // size)
+
+    def stack(array: Array) -> Array:
+      fill = [(0, turns * size - number)] + [(0, 0)] * (array.ndim - 1)
+      padded = jnp.pad(array, fill, mode="edge")
+      return padded.reshape(turns, size, *array.shape[1:])
 
     @jax.checkpoint
-    def turn(z: Array) -> Array:
-      return generator.decode(params, model_state, z)
+    def turn(pair: tuple[Array, Array | None]) -> Array:
+      return generator.decode(params, model_state, *pair)
 
-    x = jax.lax.map(turn, stacked)
-    return x.reshape(turns * size, *x.shape[2:])[: z.shape[0]]
+    made = jax.lax.map(turn, jax.tree.map(stack, (z, x)))
+    return made.reshape(turns * size, *made.shape[2:])[:number]
 
   return generator._replace(decode=decode)
 
@@ -117,7 +134,7 @@ def from_spec(
   table: Mapping[str, Any],
   spec: Mapping[str, Any],
   *,
-  image_shape: Sequence[int],
+  input_shape: Sequence[int],
 ) -> Generator:
   """Returns the generator of a spec.
 
@@ -125,7 +142,7 @@ def from_spec(
     table: names to factories.
     spec: `{"name": ..., **arguments}`; "chunk" (examples per turn, see
       `chunked`) and "whitened" (see `whitened`) are understood for each.
-    image_shape: (H, W, C).
+    input_shape: (H, W, C).
 
   Raises:
     ValueError: no or unknown name, or a key that the factory does not take.
@@ -133,7 +150,7 @@ def from_spec(
   spec = dict(spec)
   chunk, white = spec.pop("chunk", 0), spec.pop("whitened", False)
   made: Generator = registry.build(
-    table, spec, family="generator", image_shape=tuple(image_shape)
+    table, spec, family="generator", input_shape=tuple(input_shape)
   )
   made = chunked(made, chunk) if chunk else made
   return whitened(made) if white else made

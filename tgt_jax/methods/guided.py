@@ -10,10 +10,10 @@ weight zero is not built, so that a method with `generated = 0` is plain
 distillation to the bit, and one with `distill = 0` on top supervised learning.
 The label of a start point is not used at x', which may have left the class.
 
-A batch holds "image" [B, ...] and "label" [B]; where the caller has them
+A batch holds "input" [B, ...] and "label" [B]; where the caller has them
 cached, "teacher_logits" [B, K] and "latent" [B, ...]; optionally "mask" [B];
 and optionally "starts", a batch of start points of its own (the batch itself
-serves otherwise), whose "strong" is a second view of "image" for `uda`.
+serves otherwise), whose "strong" is a second view of "input" for `uda`.
 
 References:
   Zaheer et al., Teacher Guided Training, 2022, arXiv 2208.06825.
@@ -71,14 +71,14 @@ def start_points(
 
   # The partner is the batch's next example, found before the batch is split.
   other = lambda a: again(None if a is None else jnp.roll(a, 1, axis=0))
-  image, latent = points["image"], points.get("latent")
+  image, latent = points["input"], points.get("latent")
   return Starts(
-    image=again(image),
+    x=again(image),
     rng=rng_lib.split_examples(rng, image.shape[0] * number),
     latent=again(latent),
     teacher_logits=again(points.get("teacher_logits")),
     strong=again(points.get("strong")),
-    partner_image=other(image) if needs_partner else None,
+    partner_x=other(image) if needs_partner else None,
     partner_latent=other(latent) if needs_partner else None,
   )
 
@@ -88,7 +88,7 @@ def _teacher_logits(parts: Parts, frozen: Params, batch: Batch) -> Array:
   if "teacher_logits" in batch:
     return batch["teacher_logits"]
   label = lambda arrays, x: parts.teacher.label(arrays, x).logits
-  logits = parts.per_example(label)(frozen, batch["image"])
+  logits = parts.per_example(label)(frozen, batch["input"])
   return jax.lax.stop_gradient(logits)
 
 
@@ -148,7 +148,7 @@ def guided(
     raise ValueError("weights.generated needs neighbours to generate from")
 
   def loss(params, model_state, frozen, batch, rng, step):
-    x, mask = batch["image"], batch.get("mask")
+    x, mask = batch["input"], batch.get("mask")
     size = x.shape[0]
     inputs, shown = x, None
     if weights.generated and neighbours is not None:
@@ -163,7 +163,7 @@ def guided(
         step,
         number=num_generated,
       )
-      inputs = interleave(x, shown.image)
+      inputs = interleave(x, shown.x)
     outputs, student_state = parts.student.apply(
       params["student"],
       model_state["student"],

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks
+from tgt_jax import checks, rng as rng_lib
 from tgt_jax.exploration import geometry
 from tgt_jax.methods.parts import Parts
 from tgt_jax.types import Array
@@ -41,20 +41,20 @@ class Starts(NamedTuple):
   """Start points, one per new example.
 
   Attributes:
-    image: [M, ...].
+    x: [M, ...].
     rng: keys, [M].
-    latent: cached Enc(image), [M, ...], or `None`.
-    teacher_logits: cached h(image), [M, K], or `None`.
-    partner_image: images of other examples, or `None`.
+    latent: cached Enc(x), [M, ...], or `None`.
+    teacher_logits: cached h(x), [M, K], or `None`.
+    partner_x: images of other examples, or `None`.
     partner_latent: their latents, or `None`.
-    strong: a second view of `image`, strongly augmented, or `None`.
+    strong: a second view of `x`, strongly augmented, or `None`.
   """
 
-  image: Array
+  x: Array
   rng: Array
   latent: Array | None = None
   teacher_logits: Array | None = None
-  partner_image: Array | None = None
+  partner_x: Array | None = None
   partner_latent: Array | None = None
   strong: Array | None = None
 
@@ -63,14 +63,14 @@ class Shown(NamedTuple):
   """New examples for the student.
 
   Attributes:
-    image: [M, ...].
+    x: [M, ...].
     targets: logits to imitate there, [M, K].
     weight: weight of each example, [M].
-    moved: how far each start point was moved (RMS, in the space it was moved
-      in), [M].
+    moved: how far each start point was moved, [M]: RMS in the space it was
+      moved in, or the share of its tokens that are others.
   """
 
-  image: Array
+  x: Array
   targets: Array
   weight: Array
   moved: Array
@@ -88,20 +88,25 @@ class Neighbours(NamedTuple):
   needs_partner: bool = False
 
 
-def disagreement_field(parts: Parts, context: Context) -> Callable:
+def disagreement_field(parts: Parts, context: Context, x: Array) -> Callable:
   """The field z -> distance(student(Dec z), h(Dec z)), [M, ...] to [M].
 
   The student is in evaluation mode: with batch statistics in training mode
   the examples of a batch would not be independent.
+
+  Args:
+    parts: see `Parts`.
+    context: see `Context`.
+    x: what the latents were encoded from, [M, ...].
   """
   teacher = parts.teacher
 
   def disagreement(z: Array) -> Array:
-    x = teacher.decode(context.frozen, z)
+    decoded = teacher.decode(context.frozen, z, x)
     outputs, _ = parts.student.apply(
-      context.params, context.state, x, train=False
+      context.params, context.state, decoded, train=False
     )
-    targets = teacher.label(context.frozen, x).logits
+    targets = teacher.label(context.frozen, decoded).logits
     return parts.disagreement(outputs.logits, targets)
 
   return disagreement
@@ -112,14 +117,14 @@ class Trace(NamedTuple):
 
   Attributes:
     z: latents before and after.
-    image: Dec(z) before and after.
+    x: what is shown of z before and after.
     student: the student's logits there.
     teacher: the teacher's.
     disagreement: between the two, [M].
   """
 
   z: tuple[Array, Array]
-  image: tuple[Array, Array]
+  x: tuple[Array, Array]
   student: tuple[Array, Array]
   teacher: tuple[Array, Array]
   disagreement: tuple[Array, Array]
@@ -130,23 +135,35 @@ def _move(
 ) -> tuple[Array, Array]:
   """Latents before and after `parts.exploration`."""
 
-  def latent(image, cached):
+  def latent(x, cached):
     if cached is not None:
       return cached
-    return parts.teacher.encode(context.frozen, image)
+    return parts.teacher.encode(context.frozen, x)
 
-  z = latent(starts.image, starts.latent)
+  z = latent(starts.x, starts.latent)
   partner = None
   if parts.exploration.needs_partner:
-    partner = latent(starts.partner_image, starts.partner_latent)
+    partner = latent(starts.partner_x, starts.partner_latent)
   moved = parts.exploration.explore(
     z,
     starts.rng,
-    disagreement_field(parts, context),
+    disagreement_field(parts, context, starts.x),
     step=context.step,
     partner=partner,
+    where=parts.teacher.where(starts.x),
   )
   return z, moved
+
+
+def _render(parts: Parts, context: Context, starts: Starts, z: Array) -> Array:
+  """What the student is shown of latents."""
+  keys = jax.vmap(lambda key: rng_lib.stream(key, "render"))(starts.rng)
+  return parts.teacher.render(context.frozen, z, starts.x, keys)
+
+
+def _moved(parts: Parts, starts: Starts, x: Array) -> Array:
+  """How far inputs are from their start points, [M]."""
+  return geometry.distance(starts.x, x, parts.teacher.where(starts.x))
 
 
 def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
@@ -157,7 +174,7 @@ def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
   """
 
   def look(z):
-    x = parts.teacher.decode(context.frozen, z)
+    x = _render(parts, context, starts, z)
     student, _ = parts.student.apply(
       context.params, context.state, x, train=False
     )
@@ -170,7 +187,7 @@ def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
   )
   return Trace(
     z=ends,
-    image=(x, moved_x),
+    x=(x, moved_x),
     student=(student, moved_student),
     teacher=(teacher, moved_teacher),
     disagreement=(
@@ -186,9 +203,10 @@ def explored(parts: Parts) -> Neighbours:
 
   def make(context: Context, starts: Starts) -> Shown:
     z, moved = _move(parts, context, starts)
-    x = teacher.render(context.frozen, teacher.decode(context.frozen, moved))
+    x = _render(parts, context, starts, moved)
     targets = teacher.label(context.frozen, x).logits
-    return Shown(x, targets, jnp.ones(x.shape[0]), geometry.rms(moved - z))
+    length = geometry.rms(moved - z, teacher.where(starts.x))
+    return Shown(x, targets, jnp.ones(x.shape[0]), length)
 
   return Neighbours(make, parts.exploration.needs_partner)
 
@@ -197,7 +215,7 @@ def unchanged(parts: Parts) -> Neighbours:
   """Shows the start points as they are (distillation on unlabelled data)."""
 
   def make(context: Context, starts: Starts) -> Shown:
-    x, targets = starts.image, starts.teacher_logits
+    x, targets = starts.x, starts.teacher_logits
     if targets is None:
       targets = parts.teacher.label(context.frozen, x).logits
     ones = jnp.ones(x.shape[0])
@@ -217,9 +235,9 @@ def input_mixup(parts: Parts, alpha: float) -> Neighbours:
 
   def mix(starts: Starts) -> Array:
     draw = lambda key: jax.random.beta(key, alpha, alpha)
-    share = geometry.expand(jax.vmap(draw)(starts.rng), starts.image)
-    partner: Any = starts.partner_image
-    return starts.image + share * (partner - starts.image)
+    share = geometry.expand(jax.vmap(draw)(starts.rng), starts.x)
+    partner: Any = starts.partner_x
+    return starts.x + share * (partner - starts.x)
 
   return _labelled_inputs(parts, mix, needs_partner=True)
 
@@ -229,8 +247,8 @@ def input_noise(parts: Parts, sigma: float) -> Neighbours:
   checks.non_negative(sigma=sigma)
 
   def noisy(starts: Starts) -> Array:
-    noise = geometry.gaussian(starts.rng, starts.image)
-    return jnp.clip(starts.image + sigma * noise, 0.0, 1.0)
+    noise = geometry.gaussian(starts.rng, starts.x)
+    return jnp.clip(starts.x + sigma * noise, 0.0, 1.0)
 
   return _labelled_inputs(parts, noisy)
 
@@ -267,18 +285,18 @@ def consistency(
 
   def make(context: Context, starts: Starts) -> Shown:
     outputs, _ = parts.student.apply(
-      context.params, context.state, starts.image, train=False
+      context.params, context.state, starts.x, train=False
     )
     probs = jax.nn.softmax(outputs.logits)
     x = starts.strong
     if x is None:
       jitter = lambda key, image: _jitter(key, image, shift, sigma)
-      x = jax.vmap(jitter)(starts.rng, starts.image)
+      x = jax.vmap(jitter)(starts.rng, starts.x)
     return Shown(
-      image=x,
+      x=x,
       targets=outputs.logits / sharpen,
       weight=(jnp.max(probs, -1) >= confidence).astype(jnp.float32),
-      moved=geometry.rms(x - starts.image),
+      moved=_moved(parts, starts, x),
     )
 
   return Neighbours(make)
@@ -304,7 +322,7 @@ def _labelled_inputs(
   def make(context: Context, starts: Starts) -> Shown:
     x = transform(starts)
     targets = parts.teacher.label(context.frozen, x).logits
-    moved = geometry.rms(x - starts.image)
+    moved = _moved(parts, starts, x)
     return Shown(x, targets, jnp.ones(x.shape[0]), moved)
 
   return Neighbours(make, needs_partner)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from tgt_jax import metrics as metrics_lib, rng as rng_lib
@@ -32,7 +31,7 @@ def generator_loss(generator: Generator) -> LossFn:
     values, terms, state = generator.loss(
       params["generator"],
       model_state["generator"],
-      batch["image"],
+      batch["input"],
       rng=rng_lib.stream(rng, "generator"),
     )
     metrics = {f"loss/{name}": metrics_lib.mean(v) for name, v in terms.items()}
@@ -74,15 +73,14 @@ def labeler_loss(
 
   def loss(params, model_state, frozen, batch, rng, step):
     del step
-    x, y = batch["image"], batch["label"]
+    x, y = batch["input"], batch["label"]
     size, inputs = x.shape[0], x
     if reconstruction and teacher is not None:
       z = teacher.encode(frozen, x)
+      keys = rng_lib.split_examples(rng_lib.stream(rng, "explore"), size)
       if sigma:
-        keys = rng_lib.split_examples(rng_lib.stream(rng, "explore"), size)
-        z = z + sigma * geometry.gaussian(keys, z)
-      seen = teacher.render(frozen, teacher.decode(frozen, z))
-      inputs = interleave(x, jax.lax.stop_gradient(seen))
+        z = z + sigma * geometry.gaussian(keys, z, teacher.where(x))
+      inputs = interleave(x, teacher.render(frozen, z, x, keys))
     outputs, state = network.apply(
       params["student"],
       model_state["student"],

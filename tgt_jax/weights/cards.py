@@ -46,22 +46,22 @@ class WeightsCard:
     name: of the converter.
     family: "models" or "generators".
     model: `{"name": ..., **arguments}` of the factory.
-    image_shape: [H, W, C] that the shapes were taken from.
+    input_shape: [H, W, C] or [L] that the shapes were taken from.
     source: the public file's name.
     sha256: of that file; see `readers.sha256_of`.
     licence: of the weights, an SPDX name where there is one.
-    preprocessing: of the images.
+    preprocessing: of the images, `None` for text.
     notes: what else a user should know.
   """
 
   name: str
   family: str
   model: Mapping[str, Any]
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, ...]
   source: str
   sha256: str
   licence: str
-  preprocessing: Preprocessing
+  preprocessing: Preprocessing | None = None
   notes: str = ""
 
 
@@ -82,7 +82,8 @@ def card_from_json(text: str, *, name: str = "card") -> WeightsCard:
   """
   try:
     content = json.loads(text)
-    preprocessing = Preprocessing(**_tuples(content["preprocessing"]))
+    looked = content["preprocessing"]
+    preprocessing = looked and Preprocessing(**_tuples(looked))
     fields = _tuples(content) | {"preprocessing": preprocessing}
     return WeightsCard(**fields | {"model": content["model"]})
   except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -20,11 +20,12 @@ class Converter(NamedTuple):
   Attributes:
     family: "models" or "generators".
     model: `{"name": ..., **arguments}`, a key of the family's table.
-    image_shape: [H, W, C] of an input, from which the shapes are taken.
+    input_shape: [H, W, C] of an image or [L] of a text, from which the shapes
+      are taken.
     rules: names in the file and ours.
     licence: of the weights, an SPDX name where there is one.
     preprocessing: of the images they were trained on. Its `mean` and `std`
-      are given to a network, which normalises for itself.
+      are given to a network, which normalises for itself. `None` for text.
     prepare: what is done to the file's arrays before the rules, such as
       folding a spectral norm into its kernel; with it there is no export.
     notes: what else a user should know.
@@ -32,9 +33,9 @@ class Converter(NamedTuple):
 
   family: str
   model: Mapping[str, Any]
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, ...]
   rules: Sequence[Rule]
   licence: str
-  preprocessing: Preprocessing
+  preprocessing: Preprocessing | None = None
   prepare: Prepare | None = None
   notes: str = ""

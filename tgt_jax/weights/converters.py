@@ -54,7 +54,7 @@ def find(name: str) -> Converter:
 def build_model(
   family: str,
   spec: Mapping[str, Any],
-  preprocessing: Preprocessing,
+  preprocessing: Preprocessing | None,
   **overrides: Any,
 ) -> Network | Generator:
   """Returns the model of a spec, a network with its mean and std.
@@ -62,14 +62,14 @@ def build_model(
   Args:
     family: a key of `FAMILIES`.
     spec: `{"name": ..., **arguments}`.
-    preprocessing: whose mean and std a network takes.
+    preprocessing: whose mean and std a network takes; `None` for text.
     **overrides: replace arguments, `dtype` for example.
 
   Raises:
     ValueError: unknown family, model or argument.
   """
   table: Any = registry.resolve(FAMILIES, family, family="family")
-  if family == "models":
+  if family == "models" and preprocessing is not None:
     overrides = {
       "mean": preprocessing.mean,
       "std": preprocessing.std,
@@ -96,7 +96,7 @@ def convert_file(
   converter = find(name)
   spec = {**converter.model, **arguments}
   model = build_model(converter.family, spec, converter.preprocessing)
-  template = _template(model, converter.image_shape)
+  template = _template(model, converter.input_shape)
   arrays: Mapping[str, np.ndarray] = readers.read_arrays(path)
   if converter.prepare is not None:
     arrays = converter.prepare(arrays)
@@ -105,7 +105,7 @@ def convert_file(
     name=name,
     family=converter.family,
     model=spec,
-    image_shape=converter.image_shape,
+    input_shape=converter.input_shape,
     source=pathlib.Path(path).name,
     sha256=readers.sha256_of(path),
     licence=converter.licence,
@@ -116,9 +116,9 @@ def convert_file(
 
 
 def _template(
-  model: Any, image_shape: Sequence[int]
+  model: Any, input_shape: Sequence[int]
 ) -> dict[str, Params | ModelState]:
-  params, model_state = students.expected_trees(model, image_shape)
+  params, model_state = students.expected_trees(model, input_shape)
   return {"params": params, "model_state": model_state}
 
 
@@ -136,7 +136,7 @@ def load_model(path: str | pathlib.Path, **overrides: Any) -> Loaded:
   """
   tree, card = load_converted(path)
   model = build_model(card.family, card.model, card.preprocessing, **overrides)
-  template = _template(model, card.image_shape)
+  template = _template(model, card.input_shape)
   tree = trees.check_tree(tree, template, what=str(path))
   return Loaded(model, tree["params"], tree["model_state"], card)
 

@@ -38,7 +38,7 @@ def start_from(
       or std that differs from what they were trained with.
   """
   tree, card = load_converted(path)
-  if card.family == "models":
+  if card.family == "models" and card.preprocessing is not None:
     for name, value in models.normalisation(models.MODELS, spec).items():
       given = np.ravel(value)
       known = np.ravel(getattr(card.preprocessing, name))

@@ -25,11 +25,11 @@ def _bigbigan(
     family="generators",
     model={
       "name": "bigbigan",
-      "image_shape": (128, 128, 3),
+      "input_shape": (128, 128, 3),
       "with_encoder": False,
       "output_bn_eps": output_bn_eps,
     },
-    image_shape=(128, 128, 3),
+    input_shape=(128, 128, 3),
     rules=rules,
     licence="not stated with the weights",
     preprocessing=_PLAIN,
@@ -41,8 +41,8 @@ def _bigbigan(
 CONVERTERS = {
   "sd_vae": Converter(
     family="generators",
-    model={"name": "autoencoder_kl", "image_shape": (256, 256, 3)},
-    image_shape=(256, 256, 3),
+    model={"name": "autoencoder_kl", "input_shape": (256, 256, 3)},
+    input_shape=(256, 256, 3),
     rules=autoencoder_kl.autoencoder_kl(),
     licence="MIT",
     preprocessing=_PLAIN,
@@ -50,8 +50,8 @@ CONVERTERS = {
   ),
   "taesd": Converter(
     family="generators",
-    model={"name": "taesd", "image_shape": (256, 256, 3)},
-    image_shape=(256, 256, 3),
+    model={"name": "taesd", "input_shape": (256, 256, 3)},
+    input_shape=(256, 256, 3),
     rules=taesd.taesd(),
     licence="MIT",
     preprocessing=_PLAIN,

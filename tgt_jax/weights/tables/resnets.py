@@ -129,7 +129,7 @@ def _entry(
   return Converter(
     family="models",
     model={"name": name, "num_classes": 1000, **arguments},
-    image_shape=(224, 224, 3),
+    input_shape=(224, 224, 3),
     rules=rules,
     licence="Apache-2.0",
     preprocessing=preprocessing,
