@@ -51,7 +51,16 @@ def default() -> ml_collections.ConfigDict:
 
   # Data ---------------------------------------------------------------------
   config.data = {"name": "digits"}  # DATASETS
-  config.input_shape = (8, 8, 1)  # Height, width, channels; checked.
+  # Checked. Of an image height, width and channels; of a text its length.
+  config.input_shape = (8, 8, 1)
+  # Of texts, as their tokenizer has it; checked. Networks take it from here.
+  config.vocabulary = {
+    "vocab_size": 0,
+    "pad_id": 0,
+    "cls_id": 0,  # Begins a text.
+    "sep_id": 0,  # Ends it, and parts a pair.
+    "mask_id": 0,
+  }
   config.num_classes = 10  # Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.

@@ -18,9 +18,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tgt_jax import checks, data, registry
+from tgt_jax import checks, data, generators, methods, models, registry
 
 Config = dict[str, Any]
+
+# Sections whose factories may want to know of the vocabulary.
+_KNOW_WORDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+  "generator": (generators.GENERATORS, "generator"),
+  "labeler": (models.MODELS, "model"),
+  "student": (models.MODELS, "model"),
+  "method": (methods.METHODS, "method"),
+}
 
 # What an arm may override; everything else is shared by all arms.
 ARM_SECTIONS = (
@@ -101,7 +109,27 @@ def arm_config(config: Config, name: str) -> Config:
         f" {', '.join(ARM_SECTIONS)}.{hint}"
       )
     result[section] = merge(config[section], override, path=path)
-  return result
+  return with_vocabulary(result)
+
+
+def with_vocabulary(config: Config) -> Config:
+  """The config with the vocabulary in the specs of what reads texts.
+
+  A spec that gives a value keeps it; one with a "tokenizer" reads another
+  vocabulary than the data's and gets none of it.
+  """
+  if len(config["input_shape"]) != 1:
+    return config
+  filled = dict(config)
+  for section, (table, family) in _KNOW_WORDS.items():
+    spec = config[section]
+    if "tokenizer" in spec:
+      continue
+    factory = registry.resolve(table, spec.get("name", ""), family=family)
+    words = config["vocabulary"].items()
+    known = {k: v for k, v in words if registry.takes(factory, k)}
+    filled[section] = {**known, **spec}
+  return filled
 
 
 def checked(config: Any) -> Config:
@@ -143,8 +171,27 @@ def checked(config: Any) -> Config:
     checks.one_of(
       ("full", "train"), **{f"{part}.source": config[part]["source"]}
     )
+  _check_input(config)
+  config = with_vocabulary(config)
   _check_arms(config)
   return config
+
+
+def _check_input(config: Config) -> None:
+  """The shape of an input, and the vocabulary of texts."""
+  shape, words = config["input_shape"], config["vocabulary"]
+  if len(shape) not in (1, 3) or min(shape) < 1:
+    raise ValueError(
+      "input_shape: expected (height, width, channels) of images or (length,)"
+      f" of texts, got {tuple(shape)}"
+    )
+  if len(shape) == 3:
+    return
+  size = words["vocab_size"]
+  checks.positive(**{"vocabulary.vocab_size": size})
+  for name, value in words.items():
+    if name != "vocab_size":
+      checks.in_range(0, size - 1, **{f"vocabulary.{name}": value})
 
 
 def _check_arms(config: Config) -> None:

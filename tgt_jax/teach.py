@@ -108,13 +108,15 @@ def _measure(
   params, state = arrays
   size = config["evaluation_batch_size"]
   rows = np.unique(np.linspace(0, len(source) - 1, _MEASURED).astype(np.int64))
-  encode = jax.jit(build.generator(config).encode)
+  generator = build.generator(config)
+  encode = jax.jit(generator.encode)
   statistics = generators.latent_statistics(
     lambda x: encode(params, state, x),
     (
       source.fetch(rows[i : i + size])["input"]
       for i in range(0, len(rows), size)
     ),
+    generator.where,
   )
   return generators.with_statistics(state, statistics)
 

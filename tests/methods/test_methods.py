@@ -152,6 +152,7 @@ def test_every_term_against_numpy():
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_every_method_learns_its_own_batch(name):
   _, _, frozen, batch = world()
+  batch["strong"] = 1.0 - batch["input"]
   method = method_of(methods.METHODS[name](parts()))
   state = method.init(jax.random.key(7), batch)
   update = jax.jit(method.update)
@@ -302,6 +303,20 @@ def test_consistency_of_two_views_against_numpy():
   sure = highest >= np.median(highest)
   expected = softmax_kl(logits(strong), weak / 0.5, 1.0) * sure
   np.testing.assert_allclose(total, 2.0 * expected.mean(), rtol=1e-5)
+
+
+def test_an_augmented_view_is_distilled_like_a_real_example():
+  *_, batch = world()
+  view = {**batch, "strong": 1.0 - batch["input"]}
+  weights = {"label": 0.0, "distill": 0.0, "generated": 0.7}
+  got = value(methods.augmented_kd(parts(), weights=weights), view)
+  # One temperature for both, or they would differ by it.
+  made = parts(distance=parts().generated_distance)
+  alone = {**batch, "input": view["strong"]}
+  want = value(methods.kd(made, weights={"label": 0.0, "distill": 0.7}), alone)
+  np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+  with pytest.raises(ValueError, match=r"config\.starts\.strong"):
+    value(methods.augmented_kd(parts()))
 
 
 def test_partner_is_the_next_example_whatever_the_copies():

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,8 +16,9 @@ class LatentStatistics(NamedTuple):
   """Moments of the latents of a data set, for each latent dimension.
 
   Attributes:
-    mean: float32, the shape of one latent.
-    std: float32, the shape of one latent; zero where a dimension is constant.
+    mean: float32, the shape of one latent, or [1, D] over the positions of
+      sequences [L, D].
+    std: of the same shape; zero where a dimension is constant.
   """
 
   mean: np.ndarray
@@ -25,7 +26,9 @@ class LatentStatistics(NamedTuple):
 
 
 def latent_statistics(
-  encode: Callable[[np.ndarray], Array], batches: Iterable[np.ndarray]
+  encode: Callable[[np.ndarray], Array],
+  batches: Iterable[np.ndarray],
+  where: Callable[[Any], Array] | None = None,
 ) -> LatentStatistics:
   """Returns mean and standard deviation of each latent dimension.
 
@@ -34,7 +37,9 @@ def latent_statistics(
 
   Args:
     encode: `x -> z`, [B, ...] to [B, ...]; jitted by the caller.
-    batches: images without padding, of any batch sizes.
+    batches: inputs, of any batch sizes and without padded rows.
+    where: `x -> bool` [B, L, 1], the positions of sequences that count, of
+      which each is then an example; `None`: latents are no sequences.
 
   Returns:
     Moments over all examples; the standard deviation divides by their number.
@@ -47,6 +52,8 @@ def latent_statistics(
   squares: np.ndarray | np.float64 = np.float64(0.0)
   for x in batches:
     z = np.asarray(jax.device_get(encode(x)), np.float64)
+    if where is not None:
+      z = z[np.asarray(where(x))[..., 0]][:, None]
     if not len(z):
       continue
     batch_mean = z.mean(axis=0)

@@ -39,7 +39,8 @@ def whitened(generator: Generator) -> Generator:
   """A generator whose latents have mean 0 and deviation 1.
 
   Noise and step lengths of an exploration are then in units of the data's
-  spread, dimension by dimension. The moments are arrays of the model state,
+  spread, dimension by dimension; those of a sequence are taken over all its
+  positions. The moments are arrays of the model state,
   `{"generator": the state inside, "latent": {"mean", "std"}}`, so that they
   are kept and frozen with the weights. `init` leaves them at 0 and 1;
   `with_statistics` puts in what `latent_statistics` has measured.
@@ -55,16 +56,22 @@ def whitened(generator: Generator) -> Generator:
   def init(rng: Array, x: Array) -> tuple[Params, ModelState]:
     params, inner = generator.init(rng, x)
     z = jax.eval_shape(generator.encode, params, inner, x)
+    shape = z.shape[1:]
+    if generator.where is not None:
+      shape = (1, *shape[1:])
     latent = {
-      "mean": jnp.zeros(z.shape[1:], z.dtype),
-      "std": jnp.ones(z.shape[1:], z.dtype),
+      "mean": jnp.zeros(shape, z.dtype),
+      "std": jnp.ones(shape, z.dtype),
     }
     return params, {"generator": inner, "latent": latent}
 
   def encode(params: Params, model_state: ModelState, x: Array) -> Array:
     latent = model_state["latent"]
     z = generator.encode(params, model_state["generator"], x)
-    return (z - latent["mean"][None]) / latent["std"][None]
+    z = (z - latent["mean"][None]) / latent["std"][None]
+    return (
+      z if generator.where is None else jnp.where(generator.where(x), z, 0.0)
+    )
 
   def plain(model_state: ModelState, z: Array) -> Array:
     latent = model_state["latent"]
@@ -79,6 +86,13 @@ def whitened(generator: Generator) -> Generator:
     inner = model_state["generator"]
     return generator.decode(params, inner, plain(model_state, z), x)
 
+  def render(
+    params: Params, model_state: ModelState, z: Array, x: Array, rng: Array
+  ) -> Array:
+    made: Any = generator.render
+    inner = model_state["generator"]
+    return made(params, inner, plain(model_state, z), x, rng)
+
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array
   ) -> tuple[Array, Mapping[str, Array], ModelState]:
@@ -86,7 +100,13 @@ def whitened(generator: Generator) -> Generator:
     value, terms, inner = generator.loss(params, inner, x, rng=rng)
     return value, terms, {**model_state, "generator": inner}
 
-  return Generator(init=init, encode=encode, decode=decode, loss=loss)
+  return generator._replace(
+    init=init,
+    encode=encode,
+    decode=decode,
+    loss=loss,
+    render=None if generator.render is None else render,
+  )
 
 
 def chunked(generator: Generator, size: int) -> Generator:

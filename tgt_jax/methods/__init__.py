@@ -7,6 +7,7 @@ from tgt_jax.methods.base import Aux, LossFn, from_loss, partitioned
 from tgt_jax.methods.guided import (
   METHODS,
   Weights,
+  augmented_kd,
   guided,
   kd,
   make_neighbours,
@@ -42,6 +43,7 @@ __all__ = [
   "Starts",
   "Trace",
   "Weights",
+  "augmented_kd",
   "disagreement_field",
   "explored",
   "from_loss",

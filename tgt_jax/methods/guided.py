@@ -21,6 +21,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ from tgt_jax.methods.base import (
 )
 from tgt_jax.methods.neighbours import Context, Neighbours, Shown, Starts
 from tgt_jax.methods.parts import Parts
-from tgt_jax.types import Array, Batch, Metrics, ModelState, Params
+from tgt_jax.types import Array, Batch, Metrics, ModelState, Network, Params
 
 
 class Weights(NamedTuple):
@@ -149,8 +150,7 @@ def guided(
 
   def loss(params, model_state, frozen, batch, rng, step):
     x, mask = batch["input"], batch.get("mask")
-    size = x.shape[0]
-    inputs, shown = x, None
+    shown = None
     if weights.generated and neighbours is not None:
       shown = make_neighbours(
         parts,
@@ -163,15 +163,14 @@ def guided(
         step,
         number=num_generated,
       )
-      inputs = interleave(x, shown.x)
-    outputs, student_state = parts.student.apply(
+    (logits, generated_logits), student_state = _forward(
+      parts.student,
       params["student"],
       model_state["student"],
-      inputs,
-      train=True,
-      rng=rng_lib.stream(rng, "dropout"),
+      x,
+      None if shown is None else shown.x,
+      rng_lib.stream(rng, "dropout"),
     )
-    logits, generated_logits = deinterleave(outputs.logits, size)
 
     total, metrics = jnp.zeros(()), {}
     if weights.label:
@@ -194,6 +193,33 @@ def guided(
     return total, Aux(metrics, {**model_state, "student": student_state})
 
   return loss
+
+
+def _forward(
+  student: Network,
+  params: Params,
+  model_state: ModelState,
+  real: Array,
+  extra: Array | None,
+  rng: Array,
+) -> tuple[tuple[Array, Any], ModelState]:
+  """The student's logits on real examples and on extra ones, and its state.
+
+  One pass over both, unless they are of different kinds: token ids and soft
+  tokens.
+  """
+  apply = functools.partial(student.apply, train=True)
+  if extra is None:
+    outputs, state = apply(params, model_state, real, rng=rng)
+    return (outputs.logits, None), state
+  if real.shape[1:] == extra.shape[1:]:
+    inputs = interleave(real, extra)
+    outputs, state = apply(params, model_state, inputs, rng=rng)
+    return deinterleave(outputs.logits, real.shape[0]), state
+  first, state = apply(params, model_state, real, rng=rng)
+  again = rng_lib.stream(rng, "extra")
+  second, state = apply(params, state, extra, rng=again)
+  return (first.logits, second.logits), state
 
 
 def _of_starts(batch: Batch, name: str, number: int) -> Any:
@@ -258,14 +284,19 @@ def mixup_kd(
   *,
   weights: Mapping[str, float] | None = None,
   alpha: float = 1.0,
+  vocab_size: int = 0,
   num_generated: int = 1,
 ) -> LossFn:
   """Distillation also on mixed inputs, labelled by the teacher.
+
+  Texts are mixed as soft tokens, whose embedding is the mixture of the
+  embeddings.
 
   Args:
     parts: see `Parts`.
     weights: as for `tgt`.
     alpha: Beta parameter of the mixing share; 1 draws it uniformly.
+    vocab_size: number of token ids; not needed for images.
     num_generated: new examples per start point.
 
   References:
@@ -273,7 +304,7 @@ def mixup_kd(
     et al., Knowledge distillation: a good teacher is patient and consistent,
     2022, arXiv 2106.05237.
   """
-  made = neighbours_lib.input_mixup(parts, alpha)
+  made = neighbours_lib.input_mixup(parts, alpha, vocab_size)
   return guided(parts, _weights(weights), made, num_generated=num_generated)
 
 
@@ -294,6 +325,18 @@ def noise_kd(
   """
   made = neighbours_lib.input_noise(parts, sigma)
   return guided(parts, _weights(weights), made, num_generated=num_generated)
+
+
+def augmented_kd(
+  parts: Parts, *, weights: Mapping[str, float] | None = None
+) -> LossFn:
+  """Distillation also on an augmented view, labelled by the teacher.
+
+  The view is `starts.strong` of the config: words replaced or erased, or a
+  strongly augmented image.
+  """
+  made = neighbours_lib.augmented(parts)
+  return guided(parts, _weights(weights), made)
 
 
 def unlabelled_kd(
@@ -339,6 +382,7 @@ METHODS: dict[str, Callable[..., LossFn]] = {
   "tgt": tgt,
   "mixup_kd": mixup_kd,
   "noise_kd": noise_kd,
+  "augmented_kd": augmented_kd,
   "unlabelled_kd": unlabelled_kd,
   "uda": uda,
 }

@@ -163,7 +163,10 @@ def _render(parts: Parts, context: Context, starts: Starts, z: Array) -> Array:
 
 def _moved(parts: Parts, starts: Starts, x: Array) -> Array:
   """How far inputs are from their start points, [M]."""
-  return geometry.distance(starts.x, x, parts.teacher.where(starts.x))
+  before, where = starts.x, parts.teacher.where(starts.x)
+  if before.ndim < x.ndim:  # Token ids, and soft tokens made of them.
+    before, where = jax.nn.one_hot(before, x.shape[-1]), None
+  return geometry.distance(before, x, where)
 
 
 def trace(parts: Parts, context: Context, starts: Starts) -> Trace:
@@ -224,20 +227,41 @@ def unchanged(parts: Parts) -> Neighbours:
   return Neighbours(make)
 
 
-def input_mixup(parts: Parts, alpha: float) -> Neighbours:
+def augmented(parts: Parts) -> Neighbours:
+  """Shows `Starts.strong`, labelled by the teacher."""
+
+  def view(starts: Starts) -> Array:
+    if starts.strong is None:
+      raise ValueError(
+        "augmented_kd shows a second view, and the batch has none; name"
+        " augmentations in config.starts.strong"
+      )
+    return starts.strong
+
+  return _labelled_inputs(parts, view)
+
+
+def input_mixup(parts: Parts, alpha: float, vocab_size: int = 0) -> Neighbours:
   """Convex combinations of two inputs, labelled by the teacher.
 
   Args:
     parts: see `Parts`.
     alpha: the share is drawn from Beta(alpha, alpha), alpha > 0.
+    vocab_size: V; token ids [M, L] are mixed as soft tokens [M, L, V].
   """
   checks.positive(alpha=alpha)
 
+  def numbers(x: Any) -> Array:
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+      return x
+    checks.positive(vocab_size=vocab_size)
+    return jax.nn.one_hot(x, vocab_size)
+
   def mix(starts: Starts) -> Array:
     draw = lambda key: jax.random.beta(key, alpha, alpha)
-    share = geometry.expand(jax.vmap(draw)(starts.rng), starts.x)
-    partner: Any = starts.partner_x
-    return starts.x + share * (partner - starts.x)
+    x, partner = numbers(starts.x), numbers(starts.partner_x)
+    share = geometry.expand(jax.vmap(draw)(starts.rng), x)
+    return x + share * (partner - x)
 
   return _labelled_inputs(parts, mix, needs_partner=True)
 
@@ -247,6 +271,7 @@ def input_noise(parts: Parts, sigma: float) -> Neighbours:
   checks.non_negative(sigma=sigma)
 
   def noisy(starts: Starts) -> Array:
+    checks.floating(x=starts.x)
     noise = geometry.gaussian(starts.rng, starts.x)
     return jnp.clip(starts.x + sigma * noise, 0.0, 1.0)
 
@@ -290,6 +315,7 @@ def consistency(
     probs = jax.nn.softmax(outputs.logits)
     x = starts.strong
     if x is None:
+      checks.floating(x=starts.x)
       jitter = lambda key, image: _jitter(key, image, shift, sigma)
       x = jax.vmap(jitter)(starts.rng, starts.x)
     return Shown(

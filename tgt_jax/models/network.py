@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from tgt_jax import checks, registry
 from tgt_jax.types import Array, ModelState, Network, Outputs, Params
@@ -86,6 +88,47 @@ def with_input_size(network: Network, size: int) -> Network:
     init=lambda rng, x: network.init(rng, resize(x)),
     apply=lambda params, model_state, x, **options: network.apply(
       params, model_state, resize(x), **options
+    ),
+  )
+
+
+def with_translation(
+  network: Network, translate: Callable[[np.ndarray], np.ndarray], length: int
+) -> Network:
+  """Returns the network behind another tokenizer.
+
+  Token ids of one vocabulary are turned into text and into token ids of the
+  network's own, on the host. That has no gradient: a network that gradient
+  exploration looks through must share the generator's vocabulary.
+
+  Args:
+    network: takes token ids [B, length].
+    translate: token ids [B, L] to those of the network, int32 [B, length].
+    length: of its texts.
+  """
+  checks.positive(length=length)
+
+  def ids(x: Array) -> Array:
+    if x.ndim != 2:
+      raise ValueError(
+        "a network with a tokenizer of its own reads token ids, and was given"
+        f" soft tokens of shape {x.shape}: no gradient passes from one"
+        " vocabulary to another. Use random exploration, or a network of the"
+        " generator's vocabulary"
+      )
+    shape = jax.ShapeDtypeStruct((x.shape[0], length), np.int32)
+    found: Any = jax.pure_callback(
+      translate, shape, x, vmap_method="sequential"
+    )
+    return found
+
+  return Network(
+    # The numbers do not depend on the words.
+    init=lambda rng, x: network.init(
+      rng, jnp.zeros((x.shape[0], length), jnp.int32)
+    ),
+    apply=lambda params, model_state, x, **options: network.apply(
+      params, model_state, ids(x), **options
     ),
   )
 
