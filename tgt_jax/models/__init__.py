@@ -2,8 +2,8 @@
 """Networks that classify: students and labelers.
 
 A factory takes plain keyword arguments and returns a `Network`: two pure
-functions over parameters and a model state. Inputs are images in [0, 1];
-each network normalises them itself.
+functions over parameters and a model state. Inputs are images in [0, 1], which
+each network normalises itself, or texts (see `transformer`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,18 @@ from tgt_jax.models.efficientnet import (
   efficientnet_b2,
   efficientnet_b3,
   efficientnet_lite0,
+)
+from tgt_jax.models.encoders import (
+  bert,
+  bert_base,
+  bert_tiny,
+  distilbert,
+  distilbert_base,
+  distilroberta_base,
+  minilm_l6,
+  roberta,
+  roberta_base,
+  roberta_large,
 )
 from tgt_jax.models.mlp import mlp
 from tgt_jax.models.mobilenet_v3 import mobilenet_v3_large
@@ -67,14 +79,30 @@ MODELS = {
   "efficientnet_b2": efficientnet_b2,
   "efficientnet_b3": efficientnet_b3,
   "efficientnet_lite0": efficientnet_lite0,
+  "bert": bert,
+  "bert_base": bert_base,
+  "bert_tiny": bert_tiny,
+  "minilm_l6": minilm_l6,
+  "roberta": roberta,
+  "roberta_base": roberta_base,
+  "roberta_large": roberta_large,
+  "distilroberta_base": distilroberta_base,
+  "distilbert": distilbert,
+  "distilbert_base": distilbert_base,
 }
 
 __all__ = [
   "MODELS",
   "ResNetV2Trunk",
   "as_network",
+  "bert",
+  "bert_base",
+  "bert_tiny",
   "bit_resnet50",
   "cnn",
+  "distilbert",
+  "distilbert_base",
+  "distilroberta_base",
   "efficientnet",
   "efficientnet_b0",
   "efficientnet_b1",
@@ -83,6 +111,7 @@ __all__ = [
   "efficientnet_lite0",
   "from_spec",
   "has_convolution",
+  "minilm_l6",
   "mlp",
   "mobilenet_v3_large",
   "normalisation",
@@ -99,5 +128,8 @@ __all__ = [
   "resnet_imagenet",
   "resnet_v2",
   "resnext50",
+  "roberta",
+  "roberta_base",
+  "roberta_large",
   "with_input_size",
 ]

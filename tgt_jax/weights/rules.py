@@ -45,6 +45,12 @@ class Rule:
     transform: a key of `TRANSFORMS` or a `Transform`.
     also: names that stand in the file beside `source` and say nothing, with
       their values for the export: PyTorch's `num_batches_tracked`.
+    tied: other names of the same array. A file may have any of them, equal
+      where it has several; the export writes them all.
+    default: value of the leaf where the file lacks it; `None`: it must not.
+    optional: whether either side may lack the array, as a file its classifier:
+      what the file lacks is left out of the tree, what the model lacks is
+      dropped.
 
   Raises:
     ValueError: unknown transform, unreadable pattern, or fields that only one
@@ -55,6 +61,9 @@ class Rule:
   target: str | None
   transform: str | Transform = "identity"
   also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  tied: tuple[str, ...] = ()
+  default: float | None = None
+  optional: bool = False
 
   def __post_init__(self) -> None:
     if isinstance(self.transform, str) and self.transform not in TRANSFORMS:
@@ -62,7 +71,7 @@ class Rule:
         f"unknown transform {self.transform!r} of {self.source!r}; choose from"
         f" {', '.join(TRANSFORMS)} or pass a Transform"
       )
-    for other in (self.tree_name, *self.beside):
+    for other in (self.tree_name, *self.beside, *self.twins):
       if other is not None and other.fields != self.file_name.fields:
         raise ValueError(
           f"{self.source!r} and {other.text!r} must have the same fields, got"
@@ -84,6 +93,11 @@ class Rule:
     """The patterns of `also` and their values."""
     return {pattern(t, self.source): value for t, value in self.also.items()}
 
+  @functools.cached_property
+  def twins(self) -> tuple[Pattern, ...]:
+    """The patterns of `tied`."""
+    return tuple(pattern(text, self.source) for text in self.tied)
+
   @property
   def change(self) -> Transform:
     """The transform itself."""
@@ -99,7 +113,8 @@ def target_of(rules: Sequence[Rule], name: str) -> tuple[Rule, str | None]:
     KeyError: no rule takes it.
   """
   for rule in rules:
-    values = rule.file_name.match(name)
+    matches = (known.match(name) for known in (rule.file_name, *rule.twins))
+    values = next((match for match in matches if match is not None), None)
     if values is not None:
       if rule.tree_name is None:
         return rule, None
@@ -163,7 +178,8 @@ def convert(
     what: where the arrays come from, for the error message.
 
   Returns:
-    A tree of numpy arrays of their own memory.
+    A tree of numpy arrays of their own memory. It lacks the leaves of optional
+    rules that the file lacks.
 
   Raises:
     ValueError: names that no rule takes, leaves that nothing fills or two
@@ -183,12 +199,14 @@ def convert(
     if target is None:
       continue
     if target not in wanted:
-      strangers.append(name)
+      if not rule.optional:
+        strangers.append(name)
     elif target in filled:
-      misfits.add(
-        "two names of the file for one array of the model",
-        f"{filled[target]} and {name} for {target}",
-      )
+      if not rule.tied or not np.array_equal(array, arrays[filled[target]]):
+        misfits.add(
+          "two names of the file for one array of the model",
+          f"{filled[target]} and {name} for {target}",
+        )
     else:
       filled[target] = name
       try:
@@ -197,6 +215,11 @@ def convert(
         misfits.add(
           "arrays of another shape or kind", f"{name} for {target}: {error}"
         )
+  absent = _absent(rules, wanted, filled)
+  for name, value in absent.items():
+    if value is not None:
+      flat[name] = np.full(wanted[name].shape, value, wanted[name].dtype)
+  filled.update(dict.fromkeys(absent, ""))
   _add_left_over(misfits, rules, wanted, filled, arrays, strangers)
   misfits.check(
     what,
@@ -204,7 +227,26 @@ def convert(
     " model's name and its arguments (depth, width, num_classes), and that the"
     " file is of this model.",
   )
+  if flat.keys() < wanted.keys():
+    present = {name: leaf for name, leaf in wanted.items() if name in flat}
+    template = {key: {} for key in template} | trees.unflatten_names(present)
   return trees.check_tree(trees.unflatten_names(flat), template, what=what)
+
+
+def _absent(
+  rules: Sequence[Rule], wanted: Mapping[str, Any], filled: Mapping[str, str]
+) -> dict[str, float | None]:
+  """Leaves that the file may lack: name to value, None where it is left out."""
+  absent = {}
+  for name in wanted:
+    if name not in filled:
+      try:
+        rule = source_of(rules, name)[0]
+      except KeyError:
+        continue
+      if rule.optional or rule.default is not None:
+        absent[name] = rule.default
+  return absent
 
 
 def _add_left_over(
@@ -282,6 +324,8 @@ def export(
     inverse = rule.change.inverse(np.asarray(leaf))
     arrays[source] = np.array(inverse, order="C")
     values = rule.file_name.match(source) or {}
+    for twin in rule.twins:
+      arrays[str(twin.write(values))] = arrays[source]
     for other, value in rule.beside.items() if constants else ():
       beside = other.write(values)
       if beside is not None:
