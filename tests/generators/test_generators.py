@@ -49,8 +49,10 @@ LATENTS = {
   "taesd": (2, 3, 3),
   "bigbigan": (6,),
 }
+# test_bart.py has the one of text.
+OF_IMAGES = [name for name in generators.GENERATORS if name != "bart"]
 # All but those that only come with their weights.
-TRAINED = [name for name in generators.GENERATORS if name != "bigbigan"]
+TRAINED = [name for name in OF_IMAGES if name != "bigbigan"]
 QUANTISED = ("vq_vae", "conv_vq_vae")
 
 
@@ -75,11 +77,11 @@ def _ready(name: str, **kwargs):
 
 
 def test_every_generator_is_under_test() -> None:
-  assert SMALL.keys() == generators.GENERATORS.keys() == LATENTS.keys()
+  assert SMALL.keys() == set(OF_IMAGES) == LATENTS.keys()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", generators.GENERATORS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_shapes_and_dtypes(name: str, dtype: str) -> None:
   generator = _build(name, dtype=dtype)
 
@@ -104,7 +106,7 @@ def test_shapes_and_dtypes(name: str, dtype: str) -> None:
   assert {leaf.dtype for leaf in everything} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", generators.GENERATORS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_bfloat16_is_close_and_images_stay_in_range(name: str) -> None:
   _, params, state = _ready(name)
   z = jnp.asarray(
@@ -381,7 +383,7 @@ def test_bad_arguments(name: str, kwargs: dict, message: str) -> None:
     _build(name, **kwargs)
 
 
-@pytest.mark.parametrize("name", generators.GENERATORS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_bad_arrays(name: str) -> None:
   generator, params, state = _ready(name)
   other = jnp.ones((2, 8, 8, 2))

@@ -152,7 +152,7 @@ def test_every_term_against_numpy():
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_every_method_learns_its_own_batch(name):
   _, _, frozen, batch = world()
-  batch["strong"] = 1.0 - batch["input"]
+  batch = {**batch, "strong": 1.0 - batch["input"]}
   method = method_of(methods.METHODS[name](parts()))
   state = method.init(jax.random.key(7), batch)
   update = jax.jit(method.update)

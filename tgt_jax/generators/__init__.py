@@ -9,7 +9,9 @@ keeps frozen.
 from __future__ import annotations
 
 from tgt_jax.generators.autoencoder_kl import autoencoder_kl
+from tgt_jax.generators.bart import bart
 from tgt_jax.generators.bigbigan import bigbigan
+from tgt_jax.generators.corruption import corrupt
 from tgt_jax.generators.likelihood import (
   bernoulli_nll,
   gaussian_kl,
@@ -45,6 +47,7 @@ GENERATORS = {
   "autoencoder_kl": autoencoder_kl,
   "taesd": taesd,
   "bigbigan": bigbigan,
+  "bart": bart,
 }
 
 __all__ = [
@@ -52,12 +55,14 @@ __all__ = [
   "GENERATORS",
   "LatentStatistics",
   "autoencoder_kl",
+  "bart",
   "bernoulli_nll",
   "bigbigan",
   "chunked",
   "code_counts",
   "conv_vae",
   "conv_vq_vae",
+  "corrupt",
   "from_spec",
   "gaussian_kl",
   "gaussian_nll",

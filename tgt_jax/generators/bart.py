@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from tgt_jax import checks, rng as rng_lib
 from tgt_jax.generators.corruption import corrupt
-from tgt_jax.models import bart as networks, decoding, transformer
+from tgt_jax.models import decoding, transformer
+from tgt_jax.models.bart import BART, bart as network_of, decoder, shift_right
 from tgt_jax.types import Array, Generator, ModelState, Params
 
 RELAXATIONS = ("soft", "straight_through")
@@ -83,7 +84,7 @@ def _relax(logits: Array, options: _Decoder) -> Array:
 
 
 def _decode_stepwise(
-  module: networks.BART,
+  module: BART,
   params: Params,
   z: Array,
   x: Array,
@@ -99,7 +100,7 @@ def _decode_stepwise(
 
   @jax.checkpoint
   def write(soft: Array, place: Array) -> tuple[Array, None]:
-    before = networks.shift_right(soft, module.start_id)
+    before = shift_right(soft, module.start_id)
     logits: Any = module.apply(
       {"params": params}, z, mask, before, method="decode"
     )
@@ -113,7 +114,7 @@ def _decode_stepwise(
 
 
 def _render(
-  module: networks.BART,
+  module: BART,
   params: Params,
   z: Array,
   x: Array,
@@ -125,13 +126,13 @@ def _render(
   size, length = x.shape
   mask = transformer.token_mask(x, tokens.pad)
   if options.rendering == "forced":
-    before = networks.shift_right(x, module.start_id)
+    before = shift_right(x, module.start_id)
     logits: Any = module.apply(
       {"params": params}, z, mask, before, method="decode"
     )
     return jnp.argmax(_structure(logits, x, tokens), -1).astype(x.dtype)
   copies = options.num_beams if options.rendering == "beam" else 1
-  step, past = networks.decoder(
+  step, past = decoder(
     module, params, z, mask, max_length=length, copies=copies
   )
   special = decoding.SpecialTokens(
@@ -178,7 +179,7 @@ class _Noise(NamedTuple):
 
 
 def _generator(
-  module: networks.BART, tokens: _Tokens, options: _Decoder, noise: _Noise
+  module: BART, tokens: _Tokens, options: _Decoder, noise: _Noise
 ) -> Generator:
   def where(x: Array) -> Array:
     return transformer.token_mask(x, tokens.pad)[..., None]
@@ -197,7 +198,7 @@ def _generator(
     del model_state
     if options.stepwise:
       return _decode_stepwise(module, params, z, x, tokens, options)
-    before = networks.shift_right(x, module.start_id)
+    before = shift_right(x, module.start_id)
     logits: Any = module.apply(
       {"params": params}, z, where(x)[..., 0], before, method="decode"
     )
@@ -231,7 +232,7 @@ def _generator(
     )
     states = apply(hidden, key=dropout, method="encode")
     seen = transformer.token_mask(hidden, tokens.pad)
-    before = networks.shift_right(x, module.start_id)
+    before = shift_right(x, module.start_id)
     logits: Any = apply(states, seen, before, key=more, method="decode")
     log_probs = jax.nn.log_softmax(logits)
     nll = -jnp.take_along_axis(log_probs, x[..., None], axis=-1)[..., 0]
@@ -315,7 +316,7 @@ def bart(
   checks.in_range(
     0, vocab_size - 1, cls_id=cls_id, sep_id=sep_id, mask_id=mask_id
   )
-  module = networks.bart(
+  module = network_of(
     vocab_size=vocab_size,
     pad_id=pad_id,
     start_id=sep_id,

@@ -74,27 +74,31 @@ def _roll(
   count: int,
   length: int,
   special: SpecialTokens,
+  ends: Array | None,
 ) -> Array:
   """Writes token by token what `choose` picks from the logits."""
+  wanted = jnp.ones(count, jnp.int32) if ends is None else ends
 
   def unfinished(state: tuple[Array, ...]) -> Array:
-    index, _, _, ended, _ = state
-    return (index < length) & ~ended.all()
+    index, _, _, found, _ = state
+    return (index < length) & (found < wanted).any()
 
   def write(state: tuple[Any, ...]) -> tuple[Any, ...]:
-    index, tokens, last, ended, past = state
+    index, tokens, last, found, past = state
+    ended = found >= wanted
     logits, past = step(last, index, past)
     scores = _force(at_least_float32(logits), index, length, special)
     chosen = choose(scores, index).astype(jnp.int32)
     chosen = jnp.where(ended, special.pad_id, chosen)
     tokens = tokens.at[:, index].set(chosen)
-    return index + 1, tokens, chosen, ended | (chosen == special.eos_id), past
+    found = found + (chosen == special.eos_id)
+    return index + 1, tokens, chosen, found, past
 
   start = (
     jnp.int32(0),
     jnp.full((count, length), special.pad_id, jnp.int32),
     jnp.full(count, special.start_id, jnp.int32),
-    jnp.zeros(count, bool),
+    jnp.zeros(count, jnp.int32),
     past,
   )
   return jax.lax.while_loop(unfinished, write, start)[1]
@@ -107,6 +111,7 @@ def greedy(
   count: int,
   length: int,
   special: SpecialTokens = BART_TOKENS,
+  ends: Array | None = None,
 ) -> Array:
   """Returns the most probable next token of each place, int32 [B, length].
 
@@ -116,6 +121,8 @@ def greedy(
     count: number of texts B.
     length: the largest number of tokens.
     special: see `SpecialTokens`.
+    ends: how many end tokens finish a text, int [B]; more than one where it
+      has parts. `None`: the first.
   """
   checks.positive(count=count, length=length)
 
@@ -123,7 +130,7 @@ def greedy(
     del index
     return scores.argmax(-1)
 
-  return _roll(choose, step, past, count, length, special)
+  return _roll(choose, step, past, count, length, special, ends)
 
 
 def sample(
@@ -133,6 +140,7 @@ def sample(
   *,
   length: int,
   special: SpecialTokens = BART_TOKENS,
+  ends: Array | None = None,
   temperature: float = 1.0,
   top_k: int = 0,
 ) -> Array:
@@ -144,6 +152,7 @@ def sample(
     rngs: one key per text, [B], so that a text does not depend on its batch.
     length: the largest number of tokens.
     special: see `SpecialTokens`.
+    ends: as for `greedy`.
     temperature: > 0; small ones come close to `greedy`.
     top_k: only the so many most probable tokens are drawn; 0 is all.
 
@@ -164,13 +173,13 @@ def sample(
     keys = jax.vmap(jax.random.fold_in, (0, None))(rngs, index)
     return jax.vmap(jax.random.categorical)(keys, scores / temperature)
 
-  return _roll(choose, step, past, len(rngs), length, special)
+  return _roll(choose, step, past, len(rngs), length, special, ends)
 
 
 class _Beams(NamedTuple):
   """State of the search; K beams per text, those that ended apart."""
 
-  index: Array
+  place: Array  # Number of tokens written.
   tokens: Array  # [B, K, length]
   scores: Array  # Sums of log probabilities, [B, K].
   ended: Array  # [B, K, length], the best first.
@@ -195,7 +204,7 @@ def _grow(
 ) -> _Beams:
   """One more token of every beam."""
   batch, width = beams.scores.shape
-  index = beams.index
+  index = beams.place
   last = jnp.where(
     index == 0, special.start_id, beams.tokens[:, :, jnp.maximum(index - 1, 0)]
   )
@@ -280,7 +289,7 @@ def beam_search(
   checks.finite(length_penalty=length_penalty)
 
   def unfinished(beams: _Beams) -> Array:
-    return (beams.index < length) & beams.is_open.any()
+    return (beams.place < length) & beams.is_open.any()
 
   def grow(beams: _Beams) -> _Beams:
     return _grow(beams, step, length, length_penalty, special)
