@@ -209,7 +209,7 @@ def _wrap(backend: Any, *, what: str) -> Tokenizer:
       pair=[cls, "$A:0", *between, "$B:1", f"{sep}:1"],
       special_tokens=symbols,
     )
-  ids = {
+  ids: dict[str, Any] = {
     f"{use}_id": None if name is None else vocabulary[name]
     for use, name in found.items()
   }
