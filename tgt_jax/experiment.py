@@ -204,6 +204,7 @@ def score(
     source,
     batch_size=config["evaluation_batch_size"],
     columns=columns,
+    buckets=data.buckets(source),
     shard=runtime.shard,
   )
   return scoring.score(

@@ -77,20 +77,15 @@ def check_arguments(
       )
 
 
-def build(
-  table: Mapping[str, Any],
-  spec: Mapping[str, Any],
-  *,
-  family: str,
-  **arguments: Any,
-) -> Any:
-  """Calls the factory that `spec["name"]` names with the spec's other keys.
+def read_spec(
+  table: Mapping[str, Any], spec: Mapping[str, Any], *, family: str
+) -> tuple[Callable, dict[str, Any]]:
+  """Returns the factory that `spec["name"]` names, and the spec's other keys.
 
   Args:
     table: names to factories.
     spec: `{"name": ..., **keyword_arguments}`.
     family: what the table holds, for error messages.
-    **arguments: further arguments that do not come from a config.
 
   Raises:
     ValueError: no or unknown name, or a key that the factory does not take.
@@ -101,4 +96,32 @@ def build(
   name = kwargs.pop("name")
   factory = resolve(table, name, family=family)
   check_arguments(factory, kwargs, what=f"{family} {name!r}")
+  return factory, kwargs
+
+
+def build(
+  table: Mapping[str, Any],
+  spec: Mapping[str, Any],
+  *,
+  family: str,
+  offered: Mapping[str, Any] | None = None,
+  **arguments: Any,
+) -> Any:
+  """Calls the factory that `spec["name"]` names with the spec's other keys.
+
+  Args:
+    table: names to factories.
+    spec: `{"name": ..., **keyword_arguments}`.
+    family: what the table holds, for error messages.
+    offered: further arguments that do not come from a config, for a factory
+      that takes them.
+    **arguments: the same, for every factory.
+
+  Raises:
+    ValueError: see `read_spec`.
+  """
+  factory, kwargs = read_spec(table, spec, family=family)
+  for key, value in (offered or {}).items():
+    if takes(factory, key):
+      kwargs[key] = value
   return factory(**arguments, **kwargs)

@@ -242,6 +242,11 @@ def _at_least(low: int, config: Config, section: str, *keys: str) -> None:
 def _augmentations(specs: Any, path: str) -> None:
   for spec in specs:
     try:
-      registry.build(data.AUGMENTATIONS, spec, family="augmentation")
+      factory, arguments = registry.read_spec(
+        data.AUGMENTATIONS, spec, family="augmentation"
+      )
+      # One that asks for the data is built when they have been read.
+      if not registry.takes(factory, "source"):
+        factory(**arguments)
     except (TypeError, ValueError) as error:
       raise ValueError(f"{path}: {error}") from error

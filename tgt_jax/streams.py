@@ -33,7 +33,12 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   train, starts = config["training"], config["starts"]
   augment, strong = (
     [
-      registry.build(data.AUGMENTATIONS, spec, family="augmentation")
+      registry.build(
+        data.AUGMENTATIONS,
+        spec,
+        family="augmentation",
+        offered={"source": sets.train},
+      )
       for spec in specs
     ]
     for specs in (config["augment"], starts["strong"])
@@ -77,4 +82,4 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       augment if starts["augment"] else (),
       views,
     )
-  return data.zip_batches(streams)
+  return data.zip_batches(streams, pad_id=sets.train.pad_id)

@@ -210,7 +210,8 @@ def _train_group(
     method=arm.method,
     seeds=seeds,
     batches=data.stack_batches(
-      [streams.batches(experiment, arm, seed) for seed in seeds]
+      [streams.batches(experiment, arm, seed) for seed in seeds],
+      pad_id=experiment.sets.train.pad_id,
     ),
     steps=train["steps"],
     directory=folder,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from tgt_jax.data import AUGMENTATIONS
+from tgt_jax.data.augment import IMAGE_AUGMENTATIONS as AUGMENTATIONS
 
 _NAMES = sorted(AUGMENTATIONS)
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from tgt_jax.data.augment import AUGMENTATIONS, Augmentation
+from tgt_jax.data.augment import IMAGE_AUGMENTATIONS, Augmentation
+from tgt_jax.data.augment_text import TEXT_AUGMENTATIONS
 from tgt_jax.data.cuts import (
   PROFILES,
   Holdout,
@@ -12,15 +13,15 @@ from tgt_jax.data.cuts import (
   long_tail_counts,
 )
 from tgt_jax.data.datasets import DATASETS, arrays
-from tgt_jax.data.pipeline import (
-  SAMPLERS,
-  evaluation_batches,
-  iterate,
-  stack_batches,
-  training_batches,
-  zip_batches,
-)
-from tgt_jax.data.sources import Dataset, Source, from_arrays, subset
+from tgt_jax.data.joins import stack_batches, zip_batches
+from tgt_jax.data.lengths import buckets
+from tgt_jax.data.orders import SAMPLERS
+from tgt_jax.data.pipeline import evaluation_batches, iterate, training_batches
+from tgt_jax.data.sources import Dataset, Source, Text, from_arrays, subset
+from tgt_jax.data.text import from_texts
+from tgt_jax.data.tokenizer import Tokenizer
+
+AUGMENTATIONS = {**IMAGE_AUGMENTATIONS, **TEXT_AUGMENTATIONS}
 
 __all__ = [
   # Sources.
@@ -29,6 +30,10 @@ __all__ = [
   "DATASETS",
   "arrays",
   "from_arrays",
+  # Text.
+  "Text",
+  "Tokenizer",
+  "from_texts",
   "subset",
   # Cuts.
   "PROFILES",
@@ -43,6 +48,7 @@ __all__ = [
   "stack_batches",
   "iterate",
   "SAMPLERS",
+  "buckets",
   # Augmentation.
   "Augmentation",
   "AUGMENTATIONS",

@@ -28,13 +28,13 @@ from tgt_jax import checks
 
 
 class Augmentation(NamedTuple):
-  """A random change of every image of a batch.
+  """A random change of every image or text of a batch.
 
   Attributes:
     draws: uniform numbers needed per example.
-    apply: images float32 [B, H, W, C] in [0, 1] and uniforms float64
-      [B, draws] in [0, 1) to images of the same shape and range; it leaves its
-      arguments as they are.
+    apply: images float32 [B, H, W, C] in [0, 1], or token ids int32 [B, l],
+      and uniforms float64 [B, draws] in [0, 1) to inputs of the same shape and
+      range; it leaves its arguments as they are.
   """
 
   draws: int
@@ -277,7 +277,7 @@ def randaugment(*, num_ops: int = 2, magnitude: float = 9) -> Augmentation:
   return Augmentation(num_ops, apply)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
+IMAGE_AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
   "crop": crop,
   "erase": erase,
   "horizontal_flip": horizontal_flip,

@@ -16,85 +16,19 @@ processes there are.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
 
-from tgt_jax import checks, longtail
-from tgt_jax.data import draws, threads
+from tgt_jax import checks
+from tgt_jax.data import draws, lengths, threads
 from tgt_jax.data.augment import Augmentation
+from tgt_jax.data.orders import SAMPLERS, similar_lengths
 from tgt_jax.data.sources import Source
 
-# Global position of an example in the run's stream to its id.
-Order = Callable[[int, int], np.ndarray]
-
-# Draws with replacement are made this many at a time.
-_BLOCK = 4096
-
 _RESERVED = frozenset({"input", "label", "id", "mask"})
-
-
-def _order(block: Callable[[int], np.ndarray], size: int) -> Order:
-  """Joins blocks of `size` ids into one stream; keeps the latest few."""
-  cached = functools.lru_cache(maxsize=4)(block)
-
-  def order(start: int, stop: int) -> np.ndarray:
-    parts = []
-    while start < stop:
-      index, offset = divmod(start, size)
-      part = cached(index)[offset : offset + stop - start]
-      parts.append(part)
-      start += len(part)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-  return order
-
-
-def natural(labels: np.ndarray, *, seed: int) -> Order:
-  """Every example once per epoch, in a new random order each epoch.
-
-  The stream is continuous: a batch may hold the end of one epoch and the start
-  of the next, and no example is dropped at the border.
-  """
-  size = len(labels)
-  return _order(
-    lambda epoch: draws.permutation(seed, "order/natural", epoch, size), size
-  )
-
-
-def _weighted(labels: np.ndarray, *, seed: int, scheme: str) -> Order:
-  """Draws with replacement by the probabilities of `longtail`."""
-  probabilities = longtail.sampling_probabilities(
-    labels, int(labels.max()) + 1, scheme=scheme
-  )
-  edges = np.cumsum(probabilities)[:-1]  # What lies beyond is the last one's.
-
-  def block(index: int) -> np.ndarray:
-    draw = draws.uniforms(seed, f"order/{scheme}", index, (_BLOCK,))
-    return np.searchsorted(edges, draw, side="right")
-
-  return _order(block, _BLOCK)
-
-
-def class_balanced(labels: np.ndarray, *, seed: int) -> Order:
-  """Draws a class uniformly among those present, then one of its examples."""
-  return _weighted(labels, seed=seed, scheme="class_balanced")
-
-
-def square_root(labels: np.ndarray, *, seed: int) -> Order:
-  """Draws a class in proportion to the root of its count, then an example."""
-  return _weighted(labels, seed=seed, scheme="square_root")
-
-
-SAMPLERS: dict[str, Callable[..., Order]] = {
-  "natural": natural,
-  "class_balanced": class_balanced,
-  "square_root": square_root,
-}
 
 
 def _check_columns(
@@ -158,6 +92,36 @@ def _augment(
   return out
 
 
+def _fetch(
+  source: Source,
+  ids: np.ndarray,
+  columns: Mapping[str, np.ndarray],
+  everyone: np.ndarray,
+  sizes: Sequence[int] | None,
+) -> dict[str, np.ndarray]:
+  """Reads examples with their columns.
+
+  Args:
+    source: the examples.
+    ids: of those that this process reads.
+    columns: arrays with one row per example of the source.
+    everyone: ids of the global batch, whose texts share a length.
+    sizes: the lengths it may have; None for the full one.
+  """
+  batch = source.fetch(ids)
+  batch["id"] = ids.astype(np.int32)
+  cut, full = slice(None), -1
+  if sizes is not None and source.text is not None:
+    cut = slice(lengths.bucket(source.text.lengths[everyone], sizes))
+    full = source.input_shape[0]
+    batch["input"] = batch["input"][:, cut]
+  for name, column in columns.items():
+    if lengths.per_token(column, full):
+      column = column[:, cut]
+    batch[name] = np.take(column, ids, axis=0)
+  return batch
+
+
 def training_batches(
   source: Source,
   *,
@@ -168,9 +132,13 @@ def training_batches(
   augment: Sequence[Augmentation] = (),
   views: Mapping[str, Sequence[Augmentation]] | None = None,
   columns: Mapping[str, np.ndarray] | None = None,
+  buckets: Sequence[int] | None = None,
   shard: tuple[int, int] = (0, 1),
 ) -> grain.MapDataset:
   """Returns the batches of a run, addressed by step.
+
+  A batch of text is padded to the smallest bucket that holds it, and texts of
+  similar length come together (`orders.similar_lengths`).
 
   Args:
     source: the training examples.
@@ -184,18 +152,21 @@ def training_batches(
       such as the strong view of a consistency loss.
     columns: arrays with one row per example of `source`, such as a teacher's
       cached logits; what a teacher said about an image as stored does not hold
-      for its augmented form.
+      for its augmented form. Of text, columns [N, L, ...] of three axes or more
+      have an entry per token, and are cut as the tokens are.
+    buckets: see `lengths.buckets`; None for images.
     shard: (index, count) of this process; it reads its block of rows of every
       global batch.
 
   Returns:
     A data set of dicts of numpy arrays, b = batch_size / count rows each:
-    "input" float32 [b, H, W, C], "label" int32 [b], "id" int32 [b] (position
-    in `source`), and one entry per view and column.
+    "input" float32 [b, H, W, C] or int32 [b, l], l one of the buckets, "label"
+    int32 [b], "id" int32 [b] (position in `source`), and one entry per view
+    and column.
 
   Raises:
     ValueError: an empty source, a size that is not positive, an unknown
-      sampler, or columns or a shard that do not fit.
+      sampler, or columns, buckets or a shard that do not fit.
   """
   checks.positive(batch_size=batch_size, num_steps=num_steps)
   checks.non_negative(seed=seed)
@@ -209,10 +180,14 @@ def training_batches(
       raise ValueError(f"views: the name {name!r} is taken")
   rows = _check_shard(shard, batch_size)
   order = SAMPLERS[sampler](source.labels, seed=seed)
+  sizes = lengths.buckets(source, buckets)
+  if source.text is not None:
+    order = similar_lengths(order, source.text.lengths, batch_size=batch_size)
 
   def batch_of_step(step: int) -> dict[str, np.ndarray]:
-    ids = order(step * batch_size, (step + 1) * batch_size)[rows]
-    batch = source.fetch(ids)
+    everyone = order(step * batch_size, (step + 1) * batch_size)
+    ids = everyone[rows]
+    batch = _fetch(source, ids, columns, everyone, sizes)
     stored = batch["input"]
     for name, chain in {"input": augment, **views}.items():
       stream = f"augment/{name}"
@@ -227,9 +202,6 @@ def training_batches(
           rows=rows,
           batch_size=batch_size,
         )
-    batch["id"] = ids.astype(np.int32)
-    for name, column in columns.items():
-      batch[name] = np.take(column, ids, axis=0)
     return batch
 
   return grain.MapDataset.range(num_steps).map(batch_of_step)
@@ -240,42 +212,51 @@ def evaluation_batches(
   *,
   batch_size: int,
   columns: Mapping[str, np.ndarray] | None = None,
+  buckets: Sequence[int] | None = None,
   shard: tuple[int, int] = (0, 1),
 ) -> grain.MapDataset:
-  """Returns every example once, in order; the last batch is padded.
+  """Returns every example once; the last batch is padded.
+
+  They come in order, texts at their full length; or, with buckets, by length,
+  where "id" says which is which.
 
   Args:
     source: the examples.
     batch_size: of the global batch, over all processes.
     columns: arrays with one row per example of `source`.
+    buckets: see `lengths.buckets`; None leaves texts at their full length.
     shard: (index, count) of this process. Every process gets the same number
       of batches, some of which may hold padding only.
 
   Returns:
     A data set of dicts as of `training_batches`, with "mask" float32 [b]: 1
-    for an example, 0 for padding. Padded rows are zeros, and -1 as "id".
+    for an example, 0 for padding. Padded rows are zeros (of text, its first
+    example: networks may not be asked about nothing), and -1 as "id".
 
   Raises:
-    ValueError: a size that is not positive, or columns or a shard that do not
-      fit.
+    ValueError: a size that is not positive, or columns, buckets or a shard
+      that do not fit.
   """
   checks.positive(batch_size=batch_size)
   columns = _check_columns(source, columns)
   rows = _check_shard(shard, batch_size)
+  order, sizes = np.arange(len(source)), None
+  if buckets is not None and source.text is not None:
+    order = np.argsort(source.text.lengths, kind="stable")
+    sizes = lengths.buckets(source, buckets)
 
   def batch_at(index: int) -> dict[str, np.ndarray]:
-    start = index * batch_size
-    ids = np.arange(start + rows.start, start + rows.stop)
-    valid = ids[ids < len(source)]
-    batch = source.fetch(valid)
-    batch["id"] = valid.astype(np.int32)
+    everyone = order[index * batch_size : (index + 1) * batch_size]
+    valid = everyone[rows]
+    batch = _fetch(source, valid, columns, everyone, sizes)
     batch["mask"] = np.ones(len(valid), np.float32)
-    for name, column in columns.items():
-      batch[name] = np.take(column, valid, axis=0)
-    if len(valid) < len(ids):
-      pad = len(ids) - len(valid)
+    pad = rows.stop - rows.start - len(valid)
+    if pad:
       batch = {name: _pad(array, pad) for name, array in batch.items()}
       batch["id"][len(valid) :] = -1
+      if source.text is not None:
+        length = batch["input"].shape[1]
+        batch["input"][len(valid) :] = source.read(order[:1])[:, :length]
     return batch
 
   return grain.MapDataset.range(-(-len(source) // batch_size)).map(batch_at)
@@ -283,67 +264,6 @@ def evaluation_batches(
 
 def _pad(array: np.ndarray, rows: int) -> np.ndarray:
   return np.pad(array, [(0, rows)] + [(0, 0)] * (array.ndim - 1))
-
-
-def zip_batches(streams: Mapping[str, grain.MapDataset]) -> grain.MapDataset:
-  """Returns batches that carry other streams' batches under their names.
-
-  Args:
-    streams: the stream named "" gives the batch itself; each other one becomes
-      `batch[name]`, a dict of its own. All have the same length.
-
-  Raises:
-    ValueError: no main stream, or streams of different lengths.
-  """
-  if "" not in streams:
-    raise ValueError(
-      f"zip_batches: the main stream '' is missing; got {sorted(streams)}"
-    )
-  lengths = {name: len(stream) for name, stream in streams.items()}
-  if len(set(lengths.values())) != 1:
-    raise ValueError(
-      f"zip_batches: streams must have equal lengths, got {lengths}"
-    )
-  main = streams[""]
-  others = {name: stream for name, stream in streams.items() if name}
-
-  def batch_at(index: int) -> dict[str, Any]:
-    batch = dict(main[index])
-    for name, stream in others.items():
-      if name in batch:
-        raise ValueError(f"zip_batches: a batch already has {name!r}")
-      batch[name] = stream[index]
-    return batch
-
-  return grain.MapDataset.range(len(main)).map(batch_at)
-
-
-def stack_batches(streams: Sequence[grain.MapDataset]) -> grain.MapDataset:
-  """Returns batches with a new leading axis, one entry per stream.
-
-  For several seeds trained as one program: every array [B, ...] becomes
-  [S, B, ...].
-
-  Raises:
-    ValueError: no stream, or streams of different lengths.
-  """
-  streams = list(streams)
-  if len({len(stream) for stream in streams}) != 1:
-    raise ValueError(
-      "stack_batches: expected one or more streams of equal length, got"
-      f" lengths {[len(stream) for stream in streams]}"
-    )
-
-  def batch_at(index: int) -> dict[str, Any]:
-    return _stack([stream[index] for stream in streams])
-
-  return grain.MapDataset.range(len(streams[0])).map(batch_at)
-
-
-def _stack(trees: list[Any]) -> Any:
-  if isinstance(trees[0], Mapping):
-    return {name: _stack([tree[name] for tree in trees]) for name in trees[0]}
-  return np.stack(trees)
 
 
 def iterate(

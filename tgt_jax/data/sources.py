@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a data set is: a table of labels and a vectorised way to read images.
+"""What a data set is: a table of labels and a vectorised way to read inputs.
 
 A `Source` is addressed by integers 0..N-1 and never iterated: the order of a
 run is computed elsewhere. Its labels are in memory, because samplers, priors
-and class counts need all of them; its images may be anywhere.
+and class counts need all of them; its inputs, images or the token ids of
+texts, may be anywhere.
 
 A view (`subset`, `long_tail`, `holdout`) is a `Source` again. Its `ids` say
 which rows of the source it was cut from it shows, so an array with one row per
@@ -21,31 +22,50 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tgt_jax.data.tokenizer import Tokenizer
+
+
+class Text(NamedTuple):
+  """What a source of text has besides.
+
+  Attributes:
+    lengths: int32 [N], token ids of each example, the rest being padding.
+    pad_id: the id of padding.
+    tokenizer: made the ids and turns them back into text.
+  """
+
+  lengths: np.ndarray
+  pad_id: int
+  tokenizer: Tokenizer
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-  """Labelled images that are addressed by number.
+  """Labelled images or texts that are addressed by number.
 
   Attributes:
     name: what messages call it, such as `"digits/train"`.
     labels: int32 [N], each in [0, num_classes).
     num_classes: number of classes K; a class may have no example.
     class_names: K names.
-    input_shape: (H, W, C) of one image.
-    read: ids [B] to images, float32 [B, H, W, C] in [0, 1], a fresh array.
+    input_shape: (H, W, C) of one image, or (L,) of a text.
+    read: ids [B] to images, float32 [B, H, W, C] in [0, 1], or to token ids,
+      int32 [B, L]; a fresh array.
     fingerprint: hexadecimal digest of the content and of how it was selected.
     ids: int64 [N], the row of each example in the source that this one was
       cut from; 0..N-1 for a source that was not cut.
+    text: of a source of text; None for images.
   """
 
   name: str
   labels: np.ndarray
   num_classes: int
   class_names: tuple[str, ...]
-  input_shape: tuple[int, int, int]
+  input_shape: tuple[int, ...]
   read: Callable[[np.ndarray], np.ndarray]
   fingerprint: str
   ids: np.ndarray
+  text: Text | None = None
 
   def __post_init__(self) -> None:
     labels = check_labels(self.labels, self.num_classes, what=self.name)
@@ -66,14 +86,20 @@ class Source:
   def __len__(self) -> int:
     return len(self.labels)
 
+  @property
+  def pad_id(self) -> int | None:
+    """The id that fills texts up; None for images."""
+    return None if self.text is None else self.text.pad_id
+
   def fetch(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the images and labels of some examples.
+    """Returns the inputs and labels of some examples.
 
     Args:
       ids: integers [B] in [0, len(self)), in any order, repeats allowed.
 
     Returns:
-      `{"input": float32 [B, H, W, C] in [0, 1], "label": int32 [B]}`.
+      `{"input": float32 [B, H, W, C] in [0, 1] or int32 [B, L], "label": int32
+      [B]}`.
 
     Raises:
       IndexError: an id outside the source.
@@ -129,6 +155,22 @@ def check_labels(labels: Any, num_classes: int, *, what: str) -> np.ndarray:
       " are outside); check num_classes, or count labels from 0"
     )
   return labels.astype(np.int32)
+
+
+def count_classes(
+  labels: Any,
+  num_classes: int | None,
+  class_names: Sequence[str] | None,
+  *,
+  what: str,
+) -> tuple[int, np.ndarray]:
+  """Returns K and checked labels; K is that of the names, or else counted."""
+  if num_classes is None and class_names is not None:
+    num_classes = len(class_names)
+  if num_classes is None:
+    labels = check_labels(labels, np.iinfo(np.int32).max, what=what)
+    num_classes = 1 + int(labels.max(initial=0))
+  return num_classes, check_labels(labels, num_classes, what=what)
 
 
 def check_images(images: Any, *, what: str) -> np.ndarray:
@@ -206,12 +248,9 @@ def from_arrays(
     ValueError: shapes that do not fit, values or labels out of range.
   """
   images = check_images(images, what=name)
-  if num_classes is None and class_names is not None:
-    num_classes = len(class_names)
-  if num_classes is None:
-    labels = check_labels(labels, np.iinfo(np.int32).max, what=name)
-    num_classes = 1 + int(labels.max(initial=0))
-  labels = check_labels(labels, num_classes, what=name)
+  num_classes, labels = count_classes(
+    labels, num_classes, class_names, what=name
+  )
   if len(images) != len(labels):
     raise ValueError(
       f"{name}: {len(images)} images but {len(labels)} labels; one label per"
@@ -259,7 +298,9 @@ def subset(source: Source, ids: Any, *, name: str | None = None) -> Source:
       f" {ids.min()}..{ids.max()}"
     )
   rows = ids.astype(np.int64)
-  parent = source.read
+  parent, text = source.read, source.text
+  if text is not None:
+    text = text._replace(lengths=text.lengths[rows])
   return dataclasses.replace(
     source,
     name=name or source.name,
@@ -267,4 +308,5 @@ def subset(source: Source, ids: Any, *, name: str | None = None) -> Source:
     ids=source.ids[rows],
     read=lambda ids: parent(rows.take(ids)),
     fingerprint=digest(source.fingerprint, rows),
+    text=text,
   )

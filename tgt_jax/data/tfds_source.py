@@ -25,8 +25,13 @@ def _not_prepared(name: str, data_dir: Any, reason: str) -> FileNotFoundError:
   )
 
 
-def _builder(name: str, data_dir: Any) -> Any:
-  """Returns the builder of a prepared data set."""
+def open_builder(name: str, data_dir: Any) -> Any:
+  """Returns the builder of a prepared data set.
+
+  Raises:
+    FileNotFoundError: not prepared; says the command that prepares it.
+    ValueError: not in the catalogue.
+  """
   import tensorflow_datasets as tfds_library
 
   try:
@@ -45,20 +50,28 @@ def _builder(name: str, data_dir: Any) -> Any:
   return builder
 
 
-def _records(builder: Any, split: str, image_key: str, data_dir: Any) -> Any:
-  """Returns the examples of a split, with images still encoded."""
-  import tensorflow_datasets as tfds_library
+def open_records(
+  builder: Any, split: str, data_dir: Any, decoders: Any = None
+) -> Any:
+  """Returns the examples of a split, by number.
 
+  Args:
+    builder: of a prepared data set.
+    split: its name, slices as in "train[:80%]" included.
+    data_dir: where it is prepared, for messages.
+    decoders: of TFDS, by feature.
+
+  Raises:
+    FileNotFoundError: prepared in a format without random access.
+    ValueError: no such split.
+  """
   if split.partition("[")[0] not in builder.info.splits:
     raise ValueError(
       f"tfds: {builder.info.full_name} has no split {split!r}; choose from"
       f" {', '.join(builder.info.splits)}"
     )
   try:
-    return builder.as_data_source(
-      split=split,
-      decoders={image_key: tfds_library.decode.SkipDecoding()},
-    )
+    return builder.as_data_source(split=split, decoders=decoders)
   except NotImplementedError as error:
     reason = (
       f"it is prepared as {builder.info.file_format.value}, which has no"
@@ -76,6 +89,8 @@ def _split(
   data_dir: Any,
 ) -> encoded.EncodedSplit:
   """Checks a split's features and opens its records."""
+  import tensorflow_datasets as tfds_library
+
   info = builder.info
   for key in keys:
     if key not in info.features:
@@ -88,7 +103,8 @@ def _split(
   class_names = getattr(info.features[label_key], "names", None)
   if class_names is None:
     raise ValueError(f"tfds: {name}: feature {label_key!r} is no class label")
-  records = _records(builder, split, image_key, data_dir)
+  still_encoded = {image_key: tfds_library.decode.SkipDecoding()}
+  records = open_records(builder, split, data_dir, still_encoded)
   shape = encoded.input_shape(
     f"tfds: {name}", info.features[image_key].shape, image_size
   )
@@ -143,7 +159,7 @@ def tfds(
   """
   if image_size is not None:
     checks.positive(image_size=image_size)
-  builder = _builder(dataset, data_dir)
+  builder = open_builder(dataset, data_dir)
   keys = (image_key, label_key)
   train, test = (
     encoded.source(

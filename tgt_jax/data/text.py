@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources of text: token ids, held one after the other and padded when read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tgt_jax.data import sources, tokenizer as tokenizer_lib
+from tgt_jax.data.tokenizer import Ragged, Tokenizer
+
+
+def _reader(tokens: Ragged, length: int, pad_id: int) -> Any:
+  """Returns a function of ids [B] to int32 [B, length]."""
+
+  def read(ids: np.ndarray) -> np.ndarray:
+    starts = tokens.offsets[ids][:, None]
+    positions = np.arange(length)[None]
+    inside = positions < tokens.offsets[np.asarray(ids) + 1][:, None] - starts
+    out = np.full((len(ids), length), pad_id, np.int32)
+    out[inside] = tokens.flat[(starts + positions)[inside]]
+    return out
+
+  return read
+
+
+def from_texts(
+  texts: Sequence[str],
+  labels: Any,
+  *,
+  tokenizer: Tokenizer,
+  max_length: int,
+  name: str,
+  pairs: Sequence[str] | None = None,
+  num_classes: int | None = None,
+  class_names: Sequence[str] | None = None,
+  options: Mapping[str, Any] | None = None,
+) -> sources.Source:
+  """Returns a source that holds its token ids in memory.
+
+  Args:
+    texts: N texts.
+    labels: integers [N] in [0, num_classes).
+    tokenizer: splits the texts and says what padding is.
+    max_length: L, ids of a text at most; longer ones are cut. The source's
+      input_shape is (L,).
+    name: what messages and the fingerprint call it, with the split.
+    pairs: N second texts, or None.
+    num_classes: K; by default that of `class_names`, else the largest label
+      plus one.
+    class_names: K names; by default the numbers.
+    options: whatever else should change the fingerprint.
+
+  Raises:
+    TypeError: labels that are not integers.
+    ValueError: numbers of texts and labels that differ, or a label out of
+      range.
+  """
+  if len(texts) != len(labels):
+    raise ValueError(
+      f"{name}: {len(texts)} texts but {len(labels)} labels; one label per"
+      " text is expected"
+    )
+  num_classes, labels = sources.count_classes(
+    labels, num_classes, class_names, what=name
+  )
+  tokens = tokenizer.encode(texts, pairs, max_length=max_length)
+  return sources.Source(
+    name=name,
+    labels=labels,
+    num_classes=num_classes,
+    class_names=tuple(class_names or map(str, range(num_classes))),
+    input_shape=(max_length,),
+    read=_reader(tokens, max_length, tokenizer.pad_id),
+    fingerprint=sources.digest(
+      name,
+      {**(options or {}), "max_length": max_length},
+      tokenizer.fingerprint,
+      tokens.flat,
+      tokens.offsets,
+      labels,
+    ),
+    ids=np.arange(len(labels)),
+    text=sources.Text(tokens.lengths, tokenizer.pad_id, tokenizer),
+  )
+
+
+class Split(NamedTuple):
+  """What a reader of files returns.
+
+  Attributes:
+    texts: N texts.
+    labels: int [N].
+    pairs: N second texts, or None.
+  """
+
+  texts: list[str]
+  labels: np.ndarray
+  pairs: list[str] | None = None
+
+
+def dataset(
+  name: str,
+  train: Split,
+  test: Split,
+  *,
+  class_names: Sequence[str],
+  tokenizer: str | os.PathLike[str] = "",
+  vocab_size: int = 8000,
+  max_length: int,
+) -> sources.Dataset:
+  """Returns the data set of two splits.
+
+  Args:
+    name: what messages call it, without a split.
+    train: what is trained on; all of it is `train` and `train_full`.
+    test: what is evaluated on.
+    class_names: K names.
+    tokenizer: path of a tokenizer, as `tokenizer.load` takes it: that of the
+      networks whose weights are used. "" trains a WordPiece vocabulary on the
+      training texts.
+    vocab_size: tokens of that vocabulary at most.
+    max_length: see `from_texts`.
+  """
+  if tokenizer:
+    words = tokenizer_lib.load(tokenizer)
+  else:
+    texts = [*train.texts, *(train.pairs or ())]
+    words = tokenizer_lib.train(texts, vocab_size=vocab_size)
+  full, held = (
+    from_texts(
+      split.texts,
+      split.labels,
+      tokenizer=words,
+      max_length=max_length,
+      name=f"{name}/{part}",
+      pairs=split.pairs,
+      class_names=class_names,
+    )
+    for part, split in (("train", train), ("test", test))
+  )
+  return sources.Dataset(full, held, full)
+
+
+def numbered(
+  values: Sequence[str], spelled: Sequence[str], *, what: str
+) -> np.ndarray:
+  """Returns labels as files spell them as numbers, int64 [N].
+
+  Args:
+    values: the labels of N examples.
+    spelled: how the K classes are spelled, in their order.
+    what: the file, for messages.
+
+  Raises:
+    ValueError: a label that is not among them.
+  """
+  numbers = {label: number for number, label in enumerate(spelled)}
+  for row, value in enumerate(values):
+    if value not in numbers:
+      raise ValueError(
+        f"{what}: example {row}: label {value!r}: expected one of"
+        f" {', '.join(spelled)}"
+      )
+  return np.array([numbers[value] for value in values], np.int64)
