@@ -160,7 +160,7 @@ def test_the_gallery_shows_the_pixels(size, channels):
   factor = round(gallery_lib._CELL / size)
   top, left = 2 * gallery_lib._TITLE, gallery_lib._NAMES
   shown = pixels[top:, left:][: size * factor, : size * factor, :3]
-  image = gallery.images[0, 0]
+  image = gallery.inputs[0, 0]
   image = image.mean(-1, keepdims=True) if channels == 2 else image
   expected = np.broadcast_to(image, (size, size, 3))
   blocks = shown.reshape(size, factor, size, factor, 3)
@@ -195,7 +195,7 @@ def test_a_gallery_is_kept_to_eight_bits(tmp_path: pathlib.Path):
   found = pictures.load_gallery(tmp_path / "g.npz")
   assert found.views == gallery.views
   assert found.class_names == gallery.class_names
-  np.testing.assert_allclose(found.images, gallery.images, atol=0.5 / 255)
+  np.testing.assert_allclose(found.inputs, gallery.inputs, atol=0.5 / 255)
   for name in ("student", "teacher", "labels", "disagreement"):
     np.testing.assert_array_equal(getattr(found, name), getattr(gallery, name))
 
@@ -209,14 +209,14 @@ def test_damaged_galleries_are_named(tmp_path: pathlib.Path):
   with pytest.raises(ValueError, match=r"g\.npz is not a gallery"):
     pictures.load_gallery(path)
   np.savez(path, views=np.array(["x"]))
-  with pytest.raises(ValueError, match="images"):
+  with pytest.raises(ValueError, match="inputs"):
     pictures.load_gallery(path)
 
 
 @pytest.mark.parametrize(
   ("changes", "match"),
   [
-    ({"images": np.zeros((4, 3, 8, 8))}, r"images: expected .*\(4, 3, 8, 8\)"),
+    ({"inputs": np.zeros((4, 3, 8, 8))}, r"inputs: expected .*\(4, 3, 8, 8\)"),
     ({"views": ("x",)}, "views: expected 4 names"),
     ({"student": np.zeros((4, 3, 2))}, r"student: expected shape \(4, 3, 3\)"),
     ({"labels": np.zeros(2)}, r"labels: expected shape \(3,\)"),
@@ -225,3 +225,47 @@ def test_damaged_galleries_are_named(tmp_path: pathlib.Path):
 def test_wrong_shapes_are_named(changes, match):
   with pytest.raises(ValueError, match=match):
     pictures.draw_gallery(run_folders.gallery()._replace(**changes))
+
+
+class TestTexts:
+  """The gallery of texts is a table of words."""
+
+  def setup_method(self):
+    rng = np.random.default_rng(0)
+    teacher = np.tile([0.7, 0.2, 0.1], (3, 2, 1))
+    teacher[2, 1] = [0.1, 0.8, 0.1]
+    self.gallery = pictures.Gallery(
+      ("x", "reconstruction", "random"),
+      np.array(
+        [
+          ["a fine <b>film</b>", "dull and long"],
+          ["a fine <b>film</b>", "dull and long"],
+          ["a fine & short film", "long"],
+        ]
+      ),
+      rng.dirichlet(np.ones(3), (3, 2)),
+      teacher,
+      np.array([0, 1]),
+      ("good", "bad", "odd"),
+      rng.uniform(size=(3, 2)),
+    )
+
+  def test_what_differs_is_marked(self):
+    table = pictures.texts_table(self.gallery)
+    assert "a fine &lt;b&gt;film&lt;/b&gt;" in table  # Escaped, unmarked.
+    assert "a fine <mark>&amp; short film</mark>" in table
+    assert "<mark>·</mark> long" in table  # Words that are gone.
+    assert table.count("<mark>bad 80 %</mark>") == 1  # The label it crossed to.
+    assert table.count("<tr") == 1 + 6
+
+  def test_it_survives_the_disk(self, tmp_path):
+    pictures.save_gallery(tmp_path / "g.npz", self.gallery)
+    found = pictures.load_gallery(tmp_path / "g.npz")
+    assert pictures.is_text(found)
+    np.testing.assert_array_equal(found.inputs, self.gallery.inputs)
+    assert pictures.texts_table(found) == pictures.texts_table(self.gallery)
+
+  def test_strings_need_two_axes(self, tmp_path):
+    wrong = self.gallery._replace(inputs=self.gallery.inputs[0])
+    with pytest.raises(ValueError, match=r"strings \[views, N\]"):
+      pictures.save_gallery(tmp_path / "g.npz", wrong)

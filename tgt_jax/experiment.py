@@ -62,10 +62,12 @@ def load_sets(config: settings.Config) -> Sets:
   shape, classes = tuple(config["input_shape"]), config["num_classes"]
   if full.input_shape != shape or full.num_classes != classes:
     raise ValueError(
-      f"{full.name} has images of shape {full.input_shape} and"
+      f"{full.name} has inputs of shape {full.input_shape} and"
       f" {full.num_classes} classes; the config says input_shape {shape} and"
       f" num_classes {classes}"
     )
+  if full.text is not None:
+    _check_vocabulary(full.name, full.text.tokenizer, config["vocabulary"])
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
     train, ids_hash = data.long_tail(
@@ -90,6 +92,26 @@ def load_sets(config: settings.Config) -> Sets:
   return Sets(
     train, full, validation, dataset.test, train.class_counts(), ids_hash
   )
+
+
+def _check_vocabulary(
+  name: str, tokenizer: Any, said: Mapping[str, int]
+) -> None:
+  """Raises `ValueError` where the config's vocabulary is not the data's.
+
+  A network's embedding may have more rows than there are words, not fewer.
+  """
+  lines = []
+  for key, value in said.items():
+    found = getattr(tokenizer, key)
+    if found > value if key == "vocab_size" else found != value:
+      lines.append(f"{key}: {found} there, {value} in the config")
+  if lines:
+    raise ValueError(
+      f"{name}: its tokenizer is not that of config.vocabulary"
+      f" ({'; '.join(lines)}). Set config.vocabulary, or name the tokenizer"
+      " that the networks were made for in config.data"
+    )
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

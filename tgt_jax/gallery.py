@@ -162,12 +162,14 @@ def _gallery(
     )
     views.setdefault("reconstruction", ends[0])
     views[name] = ends[1]
-  images, student_logits, teacher_logits, distances = (
+  inputs, student_logits, teacher_logits, distances = (
     np.stack([np.asarray(view[i]) for view in views.values()]) for i in range(4)
   )
+  if source.text is not None:
+    inputs = np.array([source.text.tokenizer.decode(ids) for ids in inputs])
   return Gallery(
     views=tuple(views),
-    images=images,
+    inputs=inputs,
     student=np.asarray(jax.nn.softmax(student_logits)),
     teacher=np.asarray(jax.nn.softmax(teacher_logits)),
     labels=np.asarray(batch["label"]),

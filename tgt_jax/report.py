@@ -57,6 +57,8 @@ th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line);
 th.l, td.l { text-align: left; padding-left: 0; }
 tbody tr:hover { background: var(--fill); }
 tr.rule td { border-top: 1px solid var(--line); }
+td.text { white-space: normal; min-width: 24rem; }
+mark { background: none; color: var(--mark); font-weight: 600; }
 td.best { font-weight: 700; color: var(--mark); }
 td.best::after { content: "*"; position: absolute; }
 figure { margin: 1rem 0 1.4rem; overflow-x: auto; }
@@ -211,21 +213,30 @@ def _classes(results: Results) -> str:
   )
 
 
+def _images(gallery: pictures.Gallery) -> str:
+  return _figure(
+    pictures.draw_gallery(gallery),
+    "Examples, their reconstructions and their neighbours",
+    "Rows are examples, with their true class. Below each image: the classes"
+    " that the student and the teacher find most probable. Δ is the difference"
+    " from the reconstruction, its length in pixel values.",
+    dpi=192,
+  )
+
+
 def _gallery(workdir: pathlib.Path) -> str:
   if not (workdir / GALLERY).is_file():
     return ""
   gallery = pictures.load_gallery(workdir / GALLERY)
-  parts = [
-    _figure(
-      pictures.draw_gallery(gallery),
-      "Examples, their reconstructions and their neighbours",
-      "Rows are examples, with their true class. Below each image:"
-      " the classes that the student and the teacher find most probable."
-      " Δ is the difference from the reconstruction, its length in pixel"
-      " values.",
-      dpi=192,
+  if pictures.is_text(gallery):
+    note = (
+      "Each example with its true class, its reconstruction and its"
+      " neighbours; words that differ from the example are marked, and the"
+      " teacher's class where it changes."
     )
-  ]
+    parts = [pictures.texts_table(gallery), f'<p class="note">{note}</p>']
+  else:
+    parts = [_images(gallery)]
   if len(gallery.views) > 2:
     before, *after = gallery.disagreement[1:]
     names = gallery.views[2:]

@@ -270,7 +270,7 @@ class Layer(nn.Module):
 
     change = self.attention(x, keys_values, mask, train)
     x = add(x, change, self.attention_norm)
-    if source_keys_values is not None:
+    if source_keys_values is not None and source_mask is not None:
       change = self.cross_attention(x, source_keys_values, source_mask, train)
       x = add(x, change, self.cross_norm)
     return add(x, self.mlp(x), self.mlp_norm)

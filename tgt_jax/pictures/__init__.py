@@ -24,9 +24,11 @@ from tgt_jax.pictures.gallery import (
   Gallery,
   crossed,
   draw_gallery,
+  is_text,
   load_gallery,
   save_gallery,
 )
+from tgt_jax.pictures.texts import texts_table
 
 __all__ = [
   "Curve",
@@ -37,6 +39,8 @@ __all__ = [
   "Gallery",
   "crossed",
   "draw_gallery",
+  "is_text",
+  "texts_table",
   "save_gallery",
   "load_gallery",
   "png_size",

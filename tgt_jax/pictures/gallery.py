@@ -42,7 +42,8 @@ class Gallery(NamedTuple):
     views: V names; the first is the example itself and the second its
       reconstruction, for instance `("x", "reconstruction", "random",
       "gradient")`.
-    images: shape [V, N, H, W, C] in [0, 1].
+    inputs: images of shape [V, N, H, W, C] in [0, 1], or texts, strings of
+      shape [V, N].
     student: the student's probabilities, shape [V, N, K].
     teacher: the teacher's probabilities, shape [V, N, K].
     labels: true classes, shape [N].
@@ -51,12 +52,17 @@ class Gallery(NamedTuple):
   """
 
   views: tuple[str, ...]
-  images: np.ndarray
+  inputs: np.ndarray
   student: np.ndarray
   teacher: np.ndarray
   labels: np.ndarray
   class_names: tuple[str, ...]
   disagreement: np.ndarray
+
+
+def is_text(gallery: Gallery) -> bool:
+  """Whether the gallery shows texts instead of images."""
+  return np.asarray(gallery.inputs).dtype.kind == "U"
 
 
 def crossed(gallery: Gallery) -> np.ndarray:
@@ -71,12 +77,15 @@ def crossed(gallery: Gallery) -> np.ndarray:
 
 def _checked(gallery: Gallery) -> Gallery:
   """Returns the gallery as numpy arrays; raises `ValueError` on a shape."""
-  images = np.asarray(gallery.images, np.float32)
-  if images.ndim != 5:
+  inputs = np.asarray(gallery.inputs)
+  if inputs.dtype.kind != "U":
+    inputs = inputs.astype(np.float32)
+  if inputs.ndim != (2 if inputs.dtype.kind == "U" else 5):
     raise ValueError(
-      f"images: expected shape [views, N, H, W, C], got {images.shape}"
+      "inputs: expected images [views, N, H, W, C] or strings [views, N], got"
+      f" {inputs.dtype} of shape {inputs.shape}"
     )
-  views, count = images.shape[:2]
+  views, count = inputs.shape[:2]
   classes = len(gallery.class_names)
   expected = {
     "student": (views, count, classes),
@@ -94,7 +103,7 @@ def _checked(gallery: Gallery) -> Gallery:
       raise ValueError(
         f"{name}: expected shape {shape}, got {arrays[name].shape}"
       )
-  return gallery._replace(images=images, **arrays)
+  return gallery._replace(inputs=inputs, **arrays)
 
 
 def save_gallery(path: str | pathlib.Path, gallery: Gallery) -> None:
@@ -104,9 +113,10 @@ def save_gallery(path: str | pathlib.Path, gallery: Gallery) -> None:
   arrays = gallery._asdict() | {
     "views": np.array(gallery.views, dtype=np.str_),
     "class_names": np.array(gallery.class_names, dtype=np.str_),
-    # Eight bits are what a screen shows.
-    "images": np.round(255 * np.clip(gallery.images, 0, 1)).astype(np.uint8),
   }
+  if not is_text(gallery):  # Eight bits are what a screen shows.
+    pixels = np.round(255 * np.clip(gallery.inputs, 0, 1))
+    arrays["inputs"] = pixels.astype(np.uint8)
   np.savez_compressed(buffer, **arrays)
   files.atomic_write(path, buffer.getvalue())
 
@@ -131,7 +141,8 @@ def load_gallery(path: str | pathlib.Path) -> Gallery:
       f"{path} is not a gallery ({error}); remove it, and evaluate the run"
       " again to have a new one"
     ) from error
-  arrays["images"] = arrays["images"].astype(np.float32) / 255
+  if arrays["inputs"].dtype.kind != "U":
+    arrays["inputs"] = arrays["inputs"].astype(np.float32) / 255
   for name in ("views", "class_names"):
     arrays[name] = tuple(map(str, arrays[name]))
   return _checked(Gallery(**arrays))
@@ -233,7 +244,7 @@ def draw_gallery(gallery: Gallery, *, rows: int = 8) -> bytes:
     and the word "crossed".
   """
   gallery = _checked(gallery)
-  images = gallery.images[:, :rows]
+  images = gallery.inputs[:, :rows]
   views, count = images.shape[:2]
   height, width = _enlarge(images[0, 0]).shape[:2] if count else (_CELL, _CELL)
   neighbours = range(2, views)
@@ -290,7 +301,7 @@ def _image_cell(
   cross: bool,
 ) -> None:
   """Draws one image with what both models see in it."""
-  image = _enlarge(gallery.images[view, row])
+  image = _enlarge(gallery.inputs[view, row])
   height, width = image.shape[:2]
   if cross:
     sheet.box(x - 6, y - 6, width + 12, height + 12, _CROSSED, 1.0)
