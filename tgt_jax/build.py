@@ -62,13 +62,58 @@ def _network(spec: str, num_classes: int) -> Network:
   )
 
 
+@functools.cache
+def _translated(
+  made: Network, data_spec: str, path: str, length: int
+) -> Network:
+  @functools.cache
+  def translation() -> Callable[[np.ndarray], np.ndarray]:
+    dataset = registry.build(
+      data.DATASETS, json.loads(data_spec), family="data set"
+    )
+    ours = dataset.train.text.tokenizer
+    return data.translation(ours, data.load_tokenizer(path), length)
+
+  # Read where it is used: a config is built without data.
+  return models.with_translation(made, lambda ids: translation()(ids), length)
+
+
+def own_words(
+  config: Config, spec: Mapping[str, Any]
+) -> tuple[dict[str, Any], str, tuple[int, ...]]:
+  """What a network's spec says of its tokenizer.
+
+  Returns:
+    The spec of the network itself, the path of its tokenizer ("": it reads
+    the data's), and the shape of its inputs.
+  """
+  inside = dict(spec)
+  path = inside.pop("tokenizer", "")
+  length = inside.pop("length", config["input_shape"][0]) if path else 0
+  shape = (length,) if path else tuple(config["input_shape"])
+  return inside, path, shape
+
+
+def reading(
+  config: Config, spec: Mapping[str, Any], inside: Network
+) -> Network:
+  """A network of a spec as one that reads the data's inputs."""
+  _, path, shape = own_words(config, spec)
+  if not path:
+    return inside
+  return _translated(inside, json.dumps(dict(config["data"])), path, shape[0])
+
+
 def network(config: Config, spec: Mapping[str, Any]) -> Network:
   """A classifier for the config's classes.
 
   The same spec gives the same object, so that what is compiled for one arm
-  serves the others.
+  serves the others. Of texts a spec may have a "tokenizer", the path of one
+  that is not the data's, and the "length" of texts in its words.
   """
-  return _network(json.dumps(dict(spec)), config["num_classes"])
+  inside, _, _ = own_words(config, spec)
+  made = _network(json.dumps(inside), config["num_classes"])
+  return reading(config, spec, made)
 
 
 def generator(config: Config) -> Generator:

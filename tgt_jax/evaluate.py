@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from tgt_jax import (
+  build,
   experiment,
   export,
   fit,
   results as results_lib,
   scoring,
+  settings,
   writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
@@ -53,6 +55,8 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       # The run's own config names the factory.
       student = export.load_student(folder, allow_imports=True)
+      spec = settings.arm_config(config, arm.name)["student"]
+      network = build.reading(config, spec, student.network)
       variables = jax.tree.map(
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
@@ -61,7 +65,7 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
         sets.test,
         sets.counts,
         variables,
-        scoring.network_logits(student.network),
+        scoring.network_logits(network),
         runtime,
       )
       new = scoring.seed_results(scores, (seed.seed,))[0]

@@ -6,7 +6,8 @@
 
   model          {"name": …, **keyword_arguments} as in the config
   num_classes    K
-  input_shape    [H, W, C], values in [0, 1], channels last
+  input_shape    [H, W, C] of images, values in [0, 1], channels last; or [L]
+                 of texts, token ids of the tokenizer.json that lies beside
   preprocessing  {"mean": …, "std": …}, applied by the network itself
   class_names    K strings                                     (optional)
   metrics        name to value, at the last step               (optional)
@@ -46,12 +47,13 @@ from tgt_jax.types import ModelState, Network, Params, input_struct
 FORMAT = 1
 ARRAYS = "student.safetensors"
 CARD = "student.json"
+TOKENIZER = "tokenizer.json"  # Beside them where a student reads text.
 
 _REQUIRED = {"model": Mapping, "num_classes": int, "input_shape": list | tuple}
 _KINDS = {
   "model": 'a mapping {"name": ..., **arguments}',
   "num_classes": "a whole number",
-  "input_shape": "[height, width, channels]",
+  "input_shape": "[height, width, channels], or [length] of a text",
 }
 
 

@@ -258,11 +258,16 @@ def _student(workdir: pathlib.Path) -> str:
   if not (workdir / CARD).is_file():
     return ""
   folder = json.dumps(str(workdir))
+  shape = files.read_json(workdir / CARD)["input_shape"]
+  x = "images  # float32 [B, H, W, C] in [0, 1]"
+  if len(shape) == 1:
+    x = f"token_ids  # int32 [B, {shape[0]}], of tokenizer.json there"
   code = (
     "from tgt_jax import export\n\n"
     f"student = export.load_student({folder})\n"
+    f"x = {x}\n"
     "outputs, _ = student.network.apply(\n"
-    "  student.params, student.model_state, images)  # float32 [B, H, W, C]\n"
+    "  student.params, student.model_state, x)\n"
     "classes = outputs.logits.argmax(-1)"
   )
   return _section("Use the student", f"<pre>{_escape(code)}</pre>")

@@ -266,12 +266,13 @@ def _export(
   """Writes one student; the main arm's first one also to the run's folder."""
   if not distributed.is_main_process():
     return
-  config = arm.config
+  config, text = arm.config, experiment.sets.test.text
+  spec, path, shape = build.own_words(config, config["student"])
   card = {
-    "model": config["student"],
+    "model": spec,
     "num_classes": config["num_classes"],
-    "input_shape": list(config["input_shape"]),
-    "preprocessing": models.normalisation(models.MODELS, config["student"]),
+    "input_shape": list(shape),
+    "preprocessing": models.normalisation(models.MODELS, spec),
     "class_names": list(experiment.sets.test.class_names),
     "metrics": dict(seed.metrics),
     "arm": arm.name,
@@ -285,6 +286,9 @@ def _export(
     folders.append(experiment.workdir)
   for folder in folders:
     export.export_student(folder, params, model_state, card)
+    if text is not None:
+      words = data.load_tokenizer(path) if path else text.tokenizer
+      words.save(folder / export.TOKENIZER)
 
 
 def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:

@@ -19,7 +19,11 @@ from tgt_jax.data.orders import SAMPLERS
 from tgt_jax.data.pipeline import evaluation_batches, iterate, training_batches
 from tgt_jax.data.sources import Dataset, Source, Text, from_arrays, subset
 from tgt_jax.data.text import from_texts
-from tgt_jax.data.tokenizer import Tokenizer
+from tgt_jax.data.tokenizer import (
+  Tokenizer,
+  load as load_tokenizer,
+  translation,
+)
 
 AUGMENTATIONS = {**IMAGE_AUGMENTATIONS, **TEXT_AUGMENTATIONS}
 
@@ -33,6 +37,8 @@ __all__ = [
   # Text.
   "Text",
   "Tokenizer",
+  "load_tokenizer",
+  "translation",
   "from_texts",
   "subset",
   # Cuts.

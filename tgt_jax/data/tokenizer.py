@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,12 +161,11 @@ class Tokenizer:
     flat = np.concatenate([np.zeros(0, np.int32), *rows])
     return Ragged(flat, offsets)
 
-  def decode(self, ids: Any) -> list[str]:
-    """Returns readable text, without frame and padding.
+  def parts(self, ids: Any) -> list[list[str]]:
+    """Returns readable texts without frame and padding: one, two, or none.
 
     Args:
-      ids: integers [B, L], padded or not. What `sep_id` separates is joined by
-        " / ".
+      ids: integers [B, L], padded or not; `sep_id` separates.
     """
     parts: list[list[int]] = []
     owners: list[int] = []
@@ -182,7 +181,38 @@ class Tokenizer:
     joined: list[list[str]] = [[] for _ in rows]
     for row, text in zip(owners, texts, strict=True):
       joined[row].append(text.strip())
-    return [" / ".join(some) for some in joined]
+    return joined
+
+  def decode(self, ids: Any) -> list[str]:
+    """Returns readable text; the parts of `parts` joined by " / "."""
+    return [" / ".join(some) for some in self.parts(ids)]
+
+
+def translation(
+  ours: Tokenizer, theirs: Tokenizer, length: int
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function from token ids of one vocabulary to another's.
+
+  Args:
+    ours: the vocabulary of what is given, int [B, L].
+    theirs: that of the result, int32 [B, length], padded. Parts beyond the
+      second belong to the second.
+    length: longer texts are cut.
+  """
+
+  def translate(ids: Any) -> np.ndarray:
+    parts = ours.parts(np.asarray(ids))
+    texts = [some[0] if some else "" for some in parts]
+    pairs = None
+    if any(len(some) > 1 for some in parts):
+      pairs = [" ".join(some[1:]) for some in parts]
+    rows = theirs.encode(texts, pairs, max_length=length)
+    out = np.full((len(texts), length), theirs.pad_id, np.int32)
+    inside = np.arange(length)[None] < rows.lengths[:, None]
+    out[inside] = rows.flat
+    return out
+
+  return translate
 
 
 def _wrap(backend: Any, *, what: str) -> Tokenizer:

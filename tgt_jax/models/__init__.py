@@ -38,6 +38,7 @@ from tgt_jax.models.network import (
   normalisation,
   parameter_count,
   with_input_size,
+  with_translation,
 )
 from tgt_jax.models.resnet import resnet, resnet20, resnet32
 from tgt_jax.models.resnet_imagenet import (
@@ -132,4 +133,5 @@ __all__ = [
   "roberta_base",
   "roberta_large",
   "with_input_size",
+  "with_translation",
 ]
