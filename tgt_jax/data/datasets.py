@@ -16,13 +16,17 @@ import numpy as np
 from tgt_jax.data import (
   cifar,
   draws,
+  glue,
   idx,
   image_list,
   long_tailed,
   photographs,
+  reviews,
+  sentences,
   sources,
   synthetic,
   tfds_source,
+  topics,
 )
 
 
@@ -133,11 +137,16 @@ DATASETS: dict[str, Callable[..., sources.Dataset]] = {
   "cifar100": cifar.cifar100,
   "digits": digits,
   "fashion_mnist": idx.fashion_mnist,
+  "glue": glue.glue,
   "image_list": image_list.image_list,
   "imagenet_lt": long_tailed.imagenet_lt,
+  "imdb": reviews.imdb,
   "manifold": synthetic.manifold,
   "photographs": photographs.photographs,
   "places_lt": long_tailed.places_lt,
+  "reviews_csv": reviews.reviews_csv,
+  "sentences": sentences.sentences,
   "sun_lt": long_tailed.sun_lt,
   "tfds": tfds_source.tfds,
+  "topics": topics.topics,
 }

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text that TFDS has prepared, read without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tgt_jax.data import text, tfds_source
+
+
+def _split(builder: Any, split: str, keys: tuple[str, str]) -> text.Split:
+  records = tfds_source.open_records(builder, split, None)
+  first, second, labels = [], [], []
+  for record in records:
+    first.append(record[keys[0]].decode())
+    if keys[1]:
+      second.append(record[keys[1]].decode())
+    labels.append(int(record["label"]))
+  pairs = second if keys[1] else None
+  return text.Split(first, np.array(labels, np.int64), pairs)
+
+
+def read(
+  dataset: str,
+  *,
+  splits: tuple[str, str],
+  keys: tuple[str, str],
+  class_names: Sequence[str],
+) -> tuple[text.Split, text.Split]:
+  """Reads two splits of a data set from where TFDS keeps what it prepared.
+
+  Args:
+    dataset: name in the catalogue.
+    splits: names of the two.
+    keys: features of the text and of the second text, "" for none.
+    class_names: K names that the feature "label" is expected to have.
+
+  Raises:
+    FileNotFoundError: not prepared; says the command that prepares it.
+    ValueError: other features or classes than expected.
+  """
+  builder = tfds_source.open_builder(dataset, None)
+  features = builder.info.features
+  missing = [key for key in (*keys, "label") if key and key not in features]
+  if missing:
+    raise ValueError(
+      f"tfds: {builder.info.full_name}: expected the features"
+      f" {', '.join([*filter(None, keys), 'label'])}, got"
+      f" {', '.join(features)}"
+    )
+  names = tuple(features["label"].names)
+  if names != tuple(class_names):
+    raise ValueError(
+      f"tfds: {builder.info.full_name}: expected the classes"
+      f" {', '.join(class_names)}, got {', '.join(names)}"
+    )
+  first, second = (_split(builder, split, keys) for split in splits)
+  return first, second
