@@ -16,7 +16,8 @@ from tgt_jax import checks
 from tgt_jax.data import encoded, sources
 
 
-def _not_prepared(name: str, data_dir: Any, reason: str) -> FileNotFoundError:
+def not_prepared(name: str, data_dir: Any, reason: str) -> FileNotFoundError:
+  """The error that says how a data set is prepared."""
   place = f" --data_dir={data_dir}" if data_dir else ""
   return FileNotFoundError(
     f"tfds: data set {name!r} cannot be read: {reason}. Prepare it once (this"
@@ -46,7 +47,7 @@ def open_builder(name: str, data_dir: Any) -> Any:
     ) from error
   if not builder.info.splits:
     reason = f"nothing is prepared under {str(builder.data_path)!r}"
-    raise _not_prepared(name, data_dir, reason)
+    raise not_prepared(name, data_dir, reason)
   return builder
 
 
@@ -77,7 +78,7 @@ def open_records(
       f"it is prepared as {builder.info.file_format.value}, which has no"
       " random access"
     )
-    raise _not_prepared(builder.info.name, data_dir, reason) from error
+    raise not_prepared(builder.info.name, data_dir, reason) from error
 
 
 def _split(

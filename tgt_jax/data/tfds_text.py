@@ -42,7 +42,12 @@ def read(
     FileNotFoundError: not prepared; says the command that prepares it.
     ValueError: other features or classes than expected.
   """
-  builder = tfds_source.open_builder(dataset, None)
+  try:
+    builder = tfds_source.open_builder(dataset, None)
+  except ValueError as error:
+    # Without TensorFlow, TFDS knows some of its catalogue by their files alone.
+    reason = "nothing of that name is prepared"
+    raise tfds_source.not_prepared(dataset, None, reason) from error
   features = builder.info.features
   missing = [key for key in (*keys, "label") if key and key not in features]
   if missing:

@@ -61,6 +61,8 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[str]]:
     )
   labels, texts = [], []
   for number, row in enumerate(rows[3:], 4):
+    if not row:  # The tables have empty lines.
+      continue
     if len(row) != 2:
       raise ValueError(
         f"{path}: row {number}: expected a label and a text, got {len(row)}"
