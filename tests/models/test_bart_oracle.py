@@ -38,21 +38,7 @@ def _float64():
 @functools.cache
 def _model() -> Any:
   """transformers' model, whose texts end now and then."""
-  config = transformers.BartConfig(
-    vocab_size=oracle.VOCAB,
-    d_model=32,
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    encoder_ffn_dim=48,
-    decoder_ffn_dim=48,
-    max_position_embeddings=oracle.LENGTH,
-    attn_implementation="eager",
-    pad_token_id=PAD,
-    forced_eos_token_id=None,
-  )
-  model = transformers.BartForConditionalGeneration(config)
+  model = transformers.BartForConditionalGeneration(oracle.bart_config())
   model = oracle.randomize(model)
   with torch.no_grad():
     # What is written must depend on place and source, and be uncertain; else

@@ -18,6 +18,7 @@ from tgt_jax.weights import readers, rules
 from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
 from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.tables import (
+  bart,
   mobile,
   pretrained_generators,
   resnets,
@@ -35,6 +36,7 @@ CONVERTERS: dict[str, Converter] = {
   **mobile.CONVERTERS,
   **pretrained_generators.CONVERTERS,
   **text.CONVERTERS,
+  **bart.CONVERTERS,
 }
 
 
