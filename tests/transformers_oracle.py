@@ -12,7 +12,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-VOCAB, CLASSES, LENGTH = 60, 3, 16
+VOCAB, CLASSES, POSITIONS = 60, 3, 128
 PAD, SEP = 1, 5
 # What is ours by its name of the factories' arguments.
 SIZES = {
@@ -21,7 +21,7 @@ SIZES = {
   "num_heads": 4,
   "mlp_width": 48,
   "vocab_size": VOCAB,
-  "max_positions": LENGTH,
+  "max_positions": POSITIONS,
 }
 
 
@@ -31,6 +31,60 @@ def import_transformers() -> Any:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     return pytest.importorskip("transformers")
+
+
+def config(name: str) -> Any:
+  """Returns transformers' configuration of a small model by our name.
+
+  Where the public files differ from its defaults, it is as they are.
+  """
+  transformers = import_transformers()
+  shared = {
+    "vocab_size": VOCAB,
+    "pad_token_id": PAD,
+    "num_labels": CLASSES,
+    "attn_implementation": "eager",
+  }
+  sizes = {
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": POSITIONS,
+  }
+  if name == "bert":
+    return transformers.BertConfig(**sizes, **shared)
+  if name == "roberta":
+    sizes["max_position_embeddings"] += PAD + 1
+    return transformers.RobertaConfig(
+      **sizes, **shared, layer_norm_eps=1e-5, type_vocab_size=1
+    )
+  return transformers.DistilBertConfig(
+    n_layers=2,
+    dim=32,
+    n_heads=4,
+    hidden_dim=48,
+    max_position_embeddings=POSITIONS,
+    **shared,
+  )
+
+
+def bart_config() -> Any:
+  """Returns transformers' configuration of a small BART."""
+  return import_transformers().BartConfig(
+    vocab_size=VOCAB,
+    d_model=32,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=48,
+    decoder_ffn_dim=48,
+    max_position_embeddings=POSITIONS,
+    attn_implementation="eager",
+    pad_token_id=PAD,
+    forced_eos_token_id=None,
+  )
 
 
 def texts(*, lengths: tuple[int, ...] = (10, 7, 4)) -> np.ndarray:

@@ -26,56 +26,14 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 PAD, SEP, CLASSES = oracle.PAD, oracle.SEP, oracle.CLASSES
-_SHARED = {
-  "vocab_size": oracle.VOCAB,
-  "pad_token_id": PAD,
-  "num_labels": CLASSES,
-  "attn_implementation": "eager",
-}
-_BERT_SIZES = {
-  "num_hidden_layers": 2,
-  "hidden_size": 32,
-  "num_attention_heads": 4,
-  "intermediate_size": 48,
-}
 
 
 class Case(NamedTuple):
   """A network of ours and that of transformers."""
 
   network: Callable[..., Any]
-  model: Callable[[], Any]
+  theirs: str
   rules: list
-
-
-def _bert() -> Any:
-  config = transformers.BertConfig(
-    **_BERT_SIZES, **_SHARED, max_position_embeddings=oracle.LENGTH
-  )
-  return transformers.BertForSequenceClassification(config)
-
-
-def _roberta() -> Any:
-  config = transformers.RobertaConfig(
-    **_BERT_SIZES,
-    **_SHARED,
-    layer_norm_eps=1e-5,
-    type_vocab_size=1,
-    max_position_embeddings=oracle.LENGTH + PAD + 1,
-  )
-  return transformers.RobertaForSequenceClassification(config)
-
-
-def _distilbert() -> Any:
-  config = transformers.DistilBertConfig(
-    n_layers=2,
-    dim=32,
-    n_heads=4,
-    hidden_dim=48,
-    max_position_embeddings=oracle.LENGTH,
-    **_SHARED,
-  )
-  return transformers.DistilBertForSequenceClassification(config)
 
 
 def _ours(factory: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
@@ -85,10 +43,10 @@ def _ours(factory: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
 
 CASES = {
-  "bert": Case(_ours(models.bert, sep_id=SEP), _bert, text.BERT),
-  "roberta": Case(_ours(models.roberta), _roberta, text.ROBERTA),
+  "bert": Case(_ours(models.bert, sep_id=SEP), "Bert", text.BERT),
+  "roberta": Case(_ours(models.roberta), "Roberta", text.ROBERTA),
   "distilbert": Case(
-    _ours(models.distilbert, sep_id=SEP), _distilbert, text.DISTILBERT
+    _ours(models.distilbert, sep_id=SEP), "DistilBert", text.DISTILBERT
   ),
 }
 # The public sizes, with the arguments of their configurations that differ from
@@ -125,6 +83,11 @@ PUBLIC = {
 def _float64():
   with jax.enable_x64(True):
     yield
+
+
+def _model(name: str) -> Any:
+  family = f"{CASES[name].theirs}ForSequenceClassification"
+  return oracle.randomize(getattr(transformers, family)(oracle.config(name)))
 
 
 def _theirs(name: str, model: Any, ids: np.ndarray, x: np.ndarray) -> Any:
@@ -164,7 +127,7 @@ def _tree(network: Any, rules: list, arrays: Any, dtype: str) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_logits_states_and_export(name: str) -> None:
   case, ids = CASES[name], oracle.texts()
-  model = oracle.randomize(case.model())
+  model = _model(name)
   arrays = oracle.state_arrays(model)
   worst = {}
   for dtype, bound in (("float64", 1e-8), ("float32", 1e-4)):
@@ -198,7 +161,7 @@ def test_logits_states_and_export(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_of_soft_tokens(name: str) -> None:
   case, ids = CASES[name], oracle.texts()
-  model = oracle.randomize(case.model())
+  model = _model(name)
   network = case.network(dtype="float64")
   tree = _tree(network, case.rules, oracle.state_arrays(model), "float64")
   soft = oracle.soft_texts(ids)

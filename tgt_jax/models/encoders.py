@@ -23,6 +23,19 @@ from tgt_jax.models import layers, transformer
 from tgt_jax.models.network import as_network
 from tgt_jax.types import Array, Network, Outputs
 
+__all__ = [
+  "bert",
+  "bert_base",
+  "bert_tiny",
+  "distilbert",
+  "distilbert_base",
+  "distilroberta_base",
+  "minilm_l6",
+  "roberta",
+  "roberta_base",
+  "roberta_large",
+]
+
 POOLINGS = ("first", "mean")
 POOLERS = {"tanh": nn.tanh, "relu": nn.relu, "none": None}
 

@@ -17,7 +17,13 @@ from tgt_jax.types import Generator, ModelState, Network, Params
 from tgt_jax.weights import readers, rules
 from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
 from tgt_jax.weights.converter import Converter
-from tgt_jax.weights.tables import mobile, pretrained_generators, resnets
+from tgt_jax.weights.tables import (
+  bart,
+  mobile,
+  pretrained_generators,
+  resnets,
+  text,
+)
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
   "models": models.MODELS,
@@ -29,6 +35,8 @@ CONVERTERS: dict[str, Converter] = {
   **resnets.CONVERTERS,
   **mobile.CONVERTERS,
   **pretrained_generators.CONVERTERS,
+  **text.CONVERTERS,
+  **bart.CONVERTERS,
 }
 
 

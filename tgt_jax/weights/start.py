@@ -16,6 +16,9 @@ from tgt_jax.weights.cards import load_converted
 # The classifier of every network of ours; another number of classes has another
 # one, which is drawn.
 _HEAD = re.compile(r"(^|/)head(/|$)")
+# The layer before it in a classifier of text, which files without a classifier
+# lack too.
+_POOLER = re.compile(r"(^|/)pooler(/|$)")
 
 
 def start_from(
@@ -29,8 +32,8 @@ def start_from(
     spec: of the model, `{"name": ..., **arguments}`.
 
   Returns:
-    The template's structure; `None` for the leaves of a head of another
-    shape, which is to be drawn.
+    The template's structure; `None` for what is to be drawn, the leaves of a
+    head of another shape or of a head and a pooler that the file lacks.
 
   Raises:
     FileNotFoundError: no such file.
@@ -52,7 +55,7 @@ def start_from(
   drawn = {
     name
     for name, leaf in want.items()
-    if _HEAD.search(name)
+    if (_HEAD.search(name) or (_POOLER.search(name) and name not in have))
     and (name not in have or have[name].shape != leaf.shape)
   }
   kept = {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tgt_jax.weights import torch_layers
+from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.rules import Rule
 from tgt_jax.weights.transforms import Transform
 
@@ -67,3 +68,14 @@ BART = [
   # Of files from before 2020.
   Rule("{p:*}.version", None),
 ]
+
+CONVERTERS = {
+  "bart_base": Converter(
+    family="generators",
+    model={"name": "bart", "input_shape": (128,)},
+    input_shape=(128,),
+    rules=BART,
+    licence="Apache-2.0",
+    notes="facebook/bart-base, or a fine-tuned BartForConditionalGeneration.",
+  )
+}

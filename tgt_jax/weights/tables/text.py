@@ -9,8 +9,10 @@ transformers gives a classifier, and what an export writes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from tgt_jax.weights import torch_layers
+from tgt_jax.weights.converter import Converter
 from tgt_jax.weights.rules import Rule
 
 
@@ -140,27 +142,92 @@ def _tf_norm(source: str, target: str) -> list[Rule]:
   ]
 
 
-def _tf_bert(prefix: str) -> list[Rule]:
-  embeddings, layer = f"{prefix}/embeddings", f"{prefix}/encoder/layer_{{i}}"
-  return [
-    *(
-      Rule(
-        f"{embeddings}/{name}_embeddings", f"params/embeddings/{ours}/embedding"
-      )
-      for name, ours in (
-        ("word", "word"),
-        ("position", "position"),
-        ("token_type", "segment"),
-      )
-    ),
-    *_tf_norm(embeddings, "embeddings/norm"),
-    *_tf_dense(
-      f"{layer}/attention/self/{{p:query|key|value}}", "layer_{i}/attention/{p}"
-    ),
-    *_tf_dense(f"{layer}/attention/output/dense", "layer_{i}/attention/out"),
-    *_tf_norm(f"{layer}/attention/output", "layer_{i}/attention_norm"),
-    *_tf_dense(f"{layer}/intermediate/dense", "layer_{i}/mlp/up"),
-    *_tf_dense(f"{layer}/output/dense", "layer_{i}/mlp/down"),
-    *_tf_norm(f"{layer}/output", "layer_{i}/mlp_norm"),
-    *_optional(_tf_dense(f"{prefix}/pooler/dense", "pooler")),
-  ]
+_TF_LAYER = "bert/encoder/layer_{i}"
+# The checkpoints of google-research/bert and its miniatures.
+BERT_TF = [
+  *(
+    Rule(
+      f"bert/embeddings/{theirs}_embeddings",
+      f"params/embeddings/{ours}/embedding",
+    )
+    for theirs, ours in (
+      ("word", "word"),
+      ("position", "position"),
+      ("token_type", "segment"),
+    )
+  ),
+  *_tf_norm("bert/embeddings", "embeddings/norm"),
+  *_tf_dense(
+    f"{_TF_LAYER}/attention/self/{{p:query|key|value}}",
+    "layer_{i}/attention/{p}",
+  ),
+  *_tf_dense(f"{_TF_LAYER}/attention/output/dense", "layer_{i}/attention/out"),
+  *_tf_norm(f"{_TF_LAYER}/attention/output", "layer_{i}/attention_norm"),
+  *_tf_dense(f"{_TF_LAYER}/intermediate/dense", "layer_{i}/mlp/up"),
+  *_tf_dense(f"{_TF_LAYER}/output/dense", "layer_{i}/mlp/down"),
+  *_tf_norm(f"{_TF_LAYER}/output", "layer_{i}/mlp_norm"),
+  *_optional(_tf_dense("bert/pooler/dense", "pooler")),
+  Rule("output_weights", "params/head/kernel", "linear", optional=True),
+  Rule("output_bias", "params/head/bias", optional=True),
+  Rule("cls/{p:*}", None),
+  Rule("{p:*}/adam_{q:m|v}", None),
+  Rule("global_step", None),
+  # BLEURT's score.
+  Rule("dense/{p:kernel|bias}", None),
+]
+
+_HEADLESS = (
+  "The file need not have a classifier; one of another number of classes wants"
+  " num_classes. "
+)
+
+
+def _entry(
+  name: str, rules: Sequence[Rule], licence: str, source: str
+) -> Converter:
+  return Converter(
+    family="models",
+    model={"name": name, "num_classes": 2},
+    input_shape=(128,),
+    rules=rules,
+    licence=licence,
+    notes=f"{source}. {_HEADLESS}".strip(),
+  )
+
+
+CONVERTERS = {
+  "bert_base_uncased": _entry(
+    "bert_base", BERT, "Apache-2.0", "google-bert/bert-base-uncased"
+  ),
+  "bert_tiny": _entry(
+    "bert_tiny", BERT, "Apache-2.0", "google/bert_uncased_L-2_H-128_A-2"
+  ),
+  "bert_tiny_tf": _entry(
+    "bert_tiny", BERT_TF, "Apache-2.0", "TensorFlow checkpoint of bert_tiny"
+  ),
+  "roberta_base": _entry(
+    "roberta_base", ROBERTA, "MIT", "FacebookAI/roberta-base"
+  ),
+  "roberta_large": _entry(
+    "roberta_large", ROBERTA, "MIT", "FacebookAI/roberta-large"
+  ),
+  "distilroberta_base": _entry(
+    "distilroberta_base",
+    ROBERTA,
+    "Apache-2.0",
+    "distilbert/distilroberta-base",
+  ),
+  "distilbert_base_uncased": _entry(
+    "distilbert_base",
+    DISTILBERT,
+    "Apache-2.0",
+    "distilbert/distilbert-base-uncased",
+  ),
+  "minilm_l6": _entry(
+    "minilm_l6",
+    SENTENCE_BERT,
+    "Apache-2.0",
+    "sentence-transformers/all-MiniLM-L6-v2; its embeddings are divided by"
+    " their norm before they are compared",
+  ),
+}
