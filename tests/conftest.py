@@ -16,7 +16,11 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Most of a test's time is compilation; the machine code need not be fast.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# See `training.quick_options`.
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 # No window, and no question to a display server, from anything that plots.
 os.environ["MPLBACKEND"] = "Agg"
 
