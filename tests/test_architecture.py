@@ -34,7 +34,7 @@ ROWS = (
   ("export", "pairing"),
   ("weights",),  # floor 5
   ("config",),
-  ("presets",),
+  ("presets", "text_presets"),
   ("settings",),
   ("build", "fit"),
   ("teach", "scoring"),

@@ -47,6 +47,7 @@ __all__ = [
   "weights",
   "config",
   "presets",
+  "text_presets",
   "settings",
   "build",
   "fit",

@@ -51,15 +51,14 @@ def default() -> ml_collections.ConfigDict:
 
   # Data ---------------------------------------------------------------------
   config.data = {"name": "digits"}  # DATASETS
-  # Checked. Of an image height, width and channels; of a text its length.
-  config.input_shape = (8, 8, 1)
+  config.input_shape = (8, 8, 1)  # Height, width, channels; a text's length.
   # Of texts, as their tokenizer has it; checked. Networks take it from here.
   config.vocabulary = {
-    "vocab_size": 0,
-    "pad_id": 0,
+    "vocab_size": 0,  # Rows of the embeddings: one more than the largest id.
+    "pad_id": 0,  # Fills a text up.
     "cls_id": 0,  # Begins a text.
     "sep_id": 0,  # Ends it, and parts a pair.
-    "mask_id": 0,
+    "mask_id": 0,  # Stands for hidden words.
   }
   config.num_classes = 10  # Checked.
   config.long_tail = {

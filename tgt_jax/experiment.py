@@ -20,6 +20,7 @@ from tgt_jax import (
   files,
   fit,
   longtail,
+  models,
   registry,
   results as results_lib,
   scoring,
@@ -68,6 +69,7 @@ def load_sets(config: settings.Config) -> Sets:
     )
   if full.text is not None:
     _check_vocabulary(full.name, full.text.tokenizer, config["vocabulary"])
+    _check_tokenizers(config)
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
     train, ids_hash = data.long_tail(
@@ -108,10 +110,30 @@ def _check_vocabulary(
       lines.append(f"{key}: {found} there, {value} in the config")
   if lines:
     raise ValueError(
-      f"{name}: its tokenizer is not that of config.vocabulary"
-      f" ({'; '.join(lines)}). Set config.vocabulary, or name the tokenizer"
-      " that the networks were made for in config.data"
+      f"{name}: the tokenizer is not the one that the networks are made for"
+      f" ({'; '.join(lines)}). Name theirs, or set config.vocabulary (or the"
+      " network's own arguments) to what this one has"
     )
+
+
+def _check_tokenizers(config: settings.Config) -> None:
+  """Raises unless networks with a tokenizer of their own fit it.
+
+  Raises:
+    FileNotFoundError: there is none at its path.
+    ValueError: its ids are not those that the network expects.
+  """
+  arms = [settings.arm_config(config, name) for name in config["arms"]]
+  specs = [config["labeler"], *(arm["student"] for arm in arms)]
+  for spec in specs:
+    if "tokenizer" not in spec:
+      continue
+    words = data.load_tokenizer(spec["tokenizer"])
+    table = models.MODELS
+    factory = registry.resolve(table, spec["name"], family="model")
+    keys = [k for k in config["vocabulary"] if registry.takes(factory, k)]
+    said = {k: spec.get(k, registry.default(factory, k)) for k in keys}
+    _check_vocabulary(str(spec["tokenizer"]), words, said)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

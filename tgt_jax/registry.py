@@ -62,6 +62,12 @@ def takes(function: Callable, key: str) -> bool:
   return accepted is None or key in accepted
 
 
+def default(function: Callable, key: str) -> Any:
+  """The default of an argument, `None` where it has none."""
+  value = inspect.signature(function).parameters[key].default
+  return None if value is inspect.Parameter.empty else value
+
+
 def check_arguments(
   function: Callable, kwargs: Mapping[str, Any], *, what: str
 ) -> None:

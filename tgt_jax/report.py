@@ -258,7 +258,7 @@ def _student(workdir: pathlib.Path) -> str:
   if not (workdir / CARD).is_file():
     return ""
   folder = json.dumps(str(workdir))
-  shape = files.read_json(workdir / CARD)["input_shape"]
+  shape = files.read_json(workdir / CARD).get("input_shape", ())
   x = "images  # float32 [B, H, W, C] in [0, 1]"
   if len(shape) == 1:
     x = f"token_ids  # int32 [B, {shape[0]}], of tokenizer.json there"

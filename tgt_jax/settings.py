@@ -229,6 +229,30 @@ def _check_arms(config: Config) -> None:
       sampler = mine[section]["sampler"]
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})
     _augmentations(starts["strong"], f"{path}starts.strong")
+    _check_words(mine, name)
+
+
+def _check_words(mine: Config, name: str) -> None:
+  """Soft tokens mean nothing to a network with words of its own."""
+  soft = mine["method"]["name"] == "mixup_kd" or (
+    mine["method"]["name"] == "tgt" and _ascends(mine["exploration"])
+  )
+  for part in ("labeler", "student"):
+    if soft and "tokenizer" in mine[part]:
+      raise ValueError(
+        f"arms.{name}: the {part} has a tokenizer of its own, and no gradient"
+        " passes from one vocabulary to another: gradient exploration and"
+        " mixup need networks that share the generator's words. Use random"
+        " exploration, or such a network"
+      )
+
+
+def _ascends(exploration: Any) -> bool:
+  """Whether an exploration, or a part of it, follows a gradient."""
+  parts = exploration.get("parts", ())
+  return exploration.get("name") == "gradient_ascent" or any(
+    map(_ascends, parts)
+  )
 
 
 def _at_least(low: int, config: Config, section: str, *keys: str) -> None:

@@ -310,8 +310,7 @@ def test_an_augmented_view_is_distilled_like_a_real_example():
   view = {**batch, "strong": 1.0 - batch["input"]}
   weights = {"label": 0.0, "distill": 0.0, "generated": 0.7}
   got = value(methods.augmented_kd(parts(), weights=weights), view)
-  # One temperature for both, or they would differ by it.
-  made = parts(distance=parts().generated_distance)
+  made = parts(distance=parts().generated_distance)  # Of one temperature.
   alone = {**batch, "input": view["strong"]}
   want = value(methods.kd(made, weights={"label": 0.0, "distill": 0.7}), alone)
   np.testing.assert_allclose(got[0], want[0], rtol=1e-6)

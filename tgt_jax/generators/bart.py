@@ -178,6 +178,41 @@ class _Noise(NamedTuple):
   stop_ids: tuple[int, ...]
 
 
+def _denoise(
+  module: BART,
+  params: Params,
+  x: Array,
+  rng: Array,
+  tokens: _Tokens,
+  noise: _Noise,
+) -> tuple[Array, Array]:
+  """Negative log-likelihood and accuracy per token of each text, [B]."""
+  keys = rng_lib.split_examples(rng_lib.stream(rng, "corrupt"), len(x))
+  hidden = corrupt(
+    x,
+    keys,
+    pad_id=tokens.pad,
+    mask_id=tokens.mask,
+    special_ids=(tokens.cls, tokens.sep),
+    **noise._asdict(),
+  )
+  dropout, more = jax.random.split(rng_lib.stream(rng, "dropout"))
+  apply = lambda *args, key, method: module.apply(
+    {"params": params}, *args, train=True, rngs={"dropout": key}, method=method
+  )
+  states = apply(hidden, key=dropout, method="encode")
+  seen = transformer.token_mask(hidden, tokens.pad)
+  before = shift_right(x, module.start_id)
+  logits: Any = apply(states, seen, before, key=more, method="decode")
+  log_probs = jax.nn.log_softmax(logits)
+  nll = -jnp.take_along_axis(log_probs, x[..., None], axis=-1)[..., 0]
+  right = (jnp.argmax(logits, -1) == x).astype(jnp.float32)
+  there = transformer.token_mask(x, tokens.pad)
+  # A text without any token has neither.
+  count = jnp.maximum(jnp.sum(there, 1), 1)
+  return jnp.sum(nll * there, 1) / count, jnp.sum(right * there, 1) / count
+
+
 def _generator(
   module: BART, tokens: _Tokens, options: _Decoder, noise: _Noise
 ) -> Generator:
@@ -213,37 +248,8 @@ def _generator(
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array
   ) -> tuple[Array, Mapping[str, Array], ModelState]:
-    keys = rng_lib.split_examples(rng_lib.stream(rng, "corrupt"), len(x))
-    hidden = corrupt(
-      x,
-      keys,
-      pad_id=tokens.pad,
-      mask_id=tokens.mask,
-      special_ids=(tokens.cls, tokens.sep),
-      **noise._asdict(),
-    )
-    dropout, more = jax.random.split(rng_lib.stream(rng, "dropout"))
-    apply = lambda *args, key, method: module.apply(
-      {"params": params},
-      *args,
-      train=True,
-      rngs={"dropout": key},
-      method=method,
-    )
-    states = apply(hidden, key=dropout, method="encode")
-    seen = transformer.token_mask(hidden, tokens.pad)
-    before = shift_right(x, module.start_id)
-    logits: Any = apply(states, seen, before, key=more, method="decode")
-    log_probs = jax.nn.log_softmax(logits)
-    nll = -jnp.take_along_axis(log_probs, x[..., None], axis=-1)[..., 0]
-    right = (jnp.argmax(logits, -1) == x).astype(jnp.float32)
-    there = where(x)[..., 0]
-    # A padded row of a last batch has no token.
-    mean = lambda values: (
-      jnp.sum(values * there, 1) / jnp.maximum(jnp.sum(there, 1), 1)
-    )
-    value = mean(nll)
-    terms = {"token_nll": value, "token_accuracy": mean(right)}
+    value, right = _denoise(module, params, x, rng, tokens, noise)
+    terms = {"token_nll": value, "token_accuracy": right}
     return value, terms, model_state
 
   return Generator(init, encode, decode, loss, render, where)

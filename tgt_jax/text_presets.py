@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the text experiments share: arms, networks, and their small forms.
+
+BART explores, a fine-tuned encoder labels, a smaller one learns
+(arXiv:2208.06825, section 4.3). The paper's optimiser, learning rates and
+exploration strengths are not published where we could read them: those here
+are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tgt_jax import config as config_lib
+
+# Of the tokenizers of BART and RoBERTa, of BERT, and of one trained here.
+ROBERTA_WORDS = {
+  "vocab_size": 50265,
+  "pad_id": 1,
+  "cls_id": 0,
+  "sep_id": 2,
+  "mask_id": 50264,
+}
+BERT_WORDS = {
+  "vocab_size": 30522,
+  "pad_id": 0,
+  "cls_id": 101,
+  "sep_id": 102,
+  "mask_id": 103,
+}
+SENTENCE_WORDS = {
+  "vocab_size": 300,
+  "pad_id": 0,
+  "cls_id": 2,
+  "sep_id": 3,
+  "mask_id": 4,
+}
+OPTIONS = ("distilbert", "scratch", "large", "smoke")
+_SIGMA = 0.5  # Of TGT-random, in units of the states' spread; ours.
+
+
+def arms(
+  *, sigma: float = _SIGMA, step_size: float = 0.3, gradient: bool = True
+) -> dict[str, Any]:
+  """Labels, distillation, what competes with exploring, and exploring.
+
+  Args:
+    sigma: of TGT-random; the length of every TGT-gradient move.
+    step_size: of TGT-gradient.
+    gradient: without it TGT-gradient is left out, as it must be where student
+      or labeler have words of their own.
+  """
+  view = lambda name, probability: {
+    "strong": ({"name": name, "probability": probability},)
+  }
+  found: dict[str, Any] = {
+    "labels": {"method": {"name": "supervised"}},
+    "kd": {"method": {"name": "kd"}},
+    "kd_erase": {
+      "method": {"name": "augmented_kd"},
+      "starts": view("erase_tokens", 0.15),
+    },
+    "kd_replace": {
+      "method": {"name": "augmented_kd"},
+      "starts": view("replace_words", 0.3),
+    },
+    "uda": {
+      "method": {"name": "uda"},
+      "starts": {"source": "full", **view("replace_words", 0.3)},
+    },
+    "tgt_random": {
+      "method": {"name": "tgt"},
+      "exploration": {"name": "random", "sigma": sigma},
+    },
+  }
+  if gradient:
+    found["mixup_kd"] = {"method": {"name": "mixup_kd"}}
+    found["tgt_gradient"] = {
+      "method": {"name": "tgt"},
+      "exploration": {
+        "name": "gradient_ascent",
+        "step_size": step_size,
+        "start_sigma": sigma,
+        "radius": sigma,
+        "sphere": True,
+      },
+    }
+  return found
+
+
+def paper_text(
+  config: Any,
+  *,
+  data: dict[str, Any],
+  num_classes: int,
+  length: int,
+  steps: int,
+  chosen: set[str],
+  rendering: str = "greedy",
+) -> None:
+  """Fills a config with the paper's pairing.
+
+  BART-base, RoBERTa (base, or "large"), and DistilRoBERTa, which share their
+  words; or "distilbert", which has its own and so explores at random only.
+
+  Args:
+    config: from `config.default()`.
+    data: spec of the data set.
+    num_classes: number of classes K.
+    length: token ids of a text at most.
+    steps: updates of a student.
+    chosen: of `OPTIONS`; "scratch" begins with random weights.
+    rendering: how the generator writes; see `generators.bart`.
+  """
+  shares_words = "distilbert" not in chosen
+  config.input_shape = (length,)
+  config.num_classes = num_classes
+  config.vocabulary.update(ROBERTA_WORDS)
+  encoder = {"dtype": "bfloat16", "remat": False}
+  with config.unlocked():
+    config.data = {**data, "tokenizer": "", "max_length": length}
+    config.generator = {
+      "name": "bart",
+      "dtype": "bfloat16",
+      "whitened": True,
+      "rendering": rendering,
+    }
+    size = "large" if "large" in chosen else "base"
+    config.labeler = {"name": f"roberta_{size}", **encoder}
+    config.student = {"name": "distilroberta_base", **encoder}
+    if not shares_words:
+      config.student = {
+        "name": "distilbert_base",
+        # Folder with DistilBERT's vocab.txt or tokenizer.json.
+        "tokenizer": "distilbert-base-uncased",
+        "length": length,
+        **encoder,
+      }
+    config.arms = config_lib.arms(arms(gradient=shares_words))
+  config.main_arm = "tgt_gradient" if shares_words else "tgt_random"
+  # BART is used as it is; RoBERTa is fine-tuned on the labels.
+  config.generator_training.steps = 0
+  config.labeler_training.update(
+    source="train", steps=steps // 4, batch_size=32, reconstruction=0.0
+  )
+  config.labeler_training.optimizer.update(
+    learning_rate=2e-5, schedule="linear", warmup_steps=steps // 40
+  )
+  config.training.update(steps=steps, batch_size=32)
+  config.optimizer.update(
+    learning_rate=1e-4 if "scratch" in chosen else 5e-5,
+    schedule="linear",
+    warmup_steps=steps // 20,
+    clip_norm=1.0,
+  )
+  config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
+
+
+def smoke(config: Any) -> None:
+  """Shrinks a text experiment to a few real steps on a CPU.
+
+  Networks keep their kinds and lose width and depth; weights are random, and
+  the sentences are those of a grammar.
+
+  Args:
+    config: filled in.
+  """
+  config.title += " (smoke)"
+  config.seeds = 1
+  config.num_classes = 2
+  config.input_shape = (48,)
+  config.vocabulary.update(SENTENCE_WORDS)
+  small = {"width": 16, "num_heads": 2, "mlp_width": 32, "max_positions": 48}
+  names = ("tgt_random", "tgt_gradient")
+  kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
+  with config.unlocked():
+    config.data = {"name": "sentences", "train_size": 200, "test_size": 40}
+    config.generator = {
+      "name": "bart",
+      "num_layers": 1,
+      "num_decoder_layers": 1,
+      "rendering": "forced",
+      **small,
+    }
+    for part in ("labeler", "student"):
+      family = config[part].name.split("_")[0].replace("distilro", "ro")
+      family = "bert" if family == "minilm" else family
+      config[part] = {"name": family, "num_layers": 1, **small}
+    config.arms = config_lib.arms(kept)
+  config.student_weights = config.labeler_weights = ""
+  config.generator_weights = ""
+  config.reference_arms = ()
+  config.long_tail.profile = ""
+  config.validation_per_class = 0
+  config.generator_training.update(steps=2, batch_size=8)
+  config.labeler_training.update(steps=2, batch_size=8)
+  config.training.update(steps=2, batch_size=8)
+  for section in (
+    config.optimizer,
+    config.generator_training.optimizer,
+    config.labeler_training.optimizer,
+  ):
+    section.warmup_steps = 0
+  config.quick_compilation = True
+  config.cadence.update(log=1, evaluate=2, checkpoint=2)
+  config.evaluation_batch_size = 32
+  config.gallery_examples = 2
