@@ -110,8 +110,8 @@ class TestOtherWords:
       "tokenizer": str(words),
       "length": 64,
       "vocab_size": 400,
-      "pad_id": 1,
-      "sep_id": 2,
+      "pad_id": 0,
+      "sep_id": 3,
     }
     config["student"]["max_positions"] = 64
     return config

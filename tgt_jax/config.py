@@ -60,6 +60,9 @@ def default() -> ml_collections.ConfigDict:
     "sep_id": 0,  # Ends it, and parts a pair.
     "mask_id": 0,  # Stands for hidden words.
   }
+  # Lengths that batches of text are padded to, each a shape to compile; at most
+  # four, the last being that of `input_shape`. (): an eighth, a quarter, ... of it.
+  config.buckets = ()
   config.num_classes = 10  # Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.

@@ -70,6 +70,12 @@ def load_sets(config: settings.Config) -> Sets:
   if full.text is not None:
     _check_vocabulary(full.name, full.text.tokenizer, config["vocabulary"])
     _check_tokenizers(config)
+    sizes = data.buckets(full, config["buckets"] or None) or ()
+    print(
+      f"{full.name}: batches are padded to {', '.join(map(str, sizes))} token"
+      f" ids, so a program is compiled at most {len(sizes)} times",
+      flush=True,
+    )
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
     train, ids_hash = data.long_tail(
@@ -248,7 +254,7 @@ def score(
     source,
     batch_size=config["evaluation_batch_size"],
     columns=columns,
-    buckets=data.buckets(source),
+    buckets=data.buckets(source, config["buckets"] or None),
     shard=runtime.shard,
   )
   return scoring.score(

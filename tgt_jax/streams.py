@@ -67,6 +67,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       augment=augment,
       views=views,
       columns=columns,
+      buckets=config["buckets"] or None,
       shard=experiment.runtime.shard,
     )
 

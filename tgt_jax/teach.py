@@ -232,6 +232,7 @@ def _train(
     batch_size=section["batch_size"],
     seed=part.seed,
     num_steps=max(1, section["steps"]),
+    buckets=config["buckets"] or None,
     shard=runtime.shard,
   )
   begin = starting_arrays(part.weights, part.model, expected)

@@ -168,7 +168,7 @@ def smoke(config: Any) -> None:
   config.title += " (smoke)"
   config.seeds = 1
   config.num_classes = 2
-  config.input_shape = (48,)
+  config.input_shape = config.buckets = (48,)
   config.vocabulary.update(SENTENCE_WORDS)
   small = {"width": 16, "num_heads": 2, "mlp_width": 32, "max_positions": 48}
   names = ("tgt_random", "tgt_gradient")
