@@ -153,7 +153,8 @@ def test_logits_states_and_export(name: str) -> None:
         np.testing.assert_array_equal(value, arrays[key], err_msg=key)
   count = models.parameter_count(tree["params"])
   assert count == sum(p.numel() for p in model.parameters())
-  print(f"\n| {name} | {worst['float64']:.1e} | {worst['float32']:.1e} |")
+  texts = [f"{value:.1e}" for value in worst.values()]
+  print(f"\n| {name} | {count:,} | {' | '.join(texts)} |")
 
 
 @pytest.mark.parametrize("name", CASES)
