@@ -48,7 +48,7 @@ def _model() -> Any:
     for layer in model.model.decoder.layers:
       layer.encoder_attn.out_proj.weight.mul_(8.0)
     bias = model.final_logits_bias
-    bias[:, EOS] = 2.2
+    bias[:, EOS] = 1.8
     bias[:, EOS + 1 :] = 0.005 * torch.arange(bias.shape[1] - EOS - 1)
   return model
 
@@ -149,10 +149,12 @@ def test_encode_and_decode(soft: bool) -> None:
       decoded.decoder_hidden_states,
     )
     errors.append(oracle.difference(logits, decoded.logits))
+    count = parameter_count(variables["params"])
     assert len(errors) == 2 + 3 + 3
     worst[dtype] = max(errors)
     assert worst[dtype] < bound, errors
-  print(f"\n| bart {soft=} | {worst['float64']:.1e} | {worst['float32']:.1e} |")
+  texts = [f"{value:.1e}" for value in worst.values()]
+  print(f"\n| bart, {soft=} | {count:,} | {' | '.join(texts)} |")
 
 
 def test_gradient_of_moved_states() -> None:
@@ -263,7 +265,7 @@ def test_greedy(special: dict[str, int]) -> None:
   # Some texts end early, some do not, and they differ.
   ended = (got == PAD).any(1)
   assert ended.any() and not ended.all()
-  assert len(np.unique(got, axis=0)) > 3
+  assert len(np.unique(got, axis=0)) >= 4
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_beams(special: str, num_beams: int, length_penalty: float) -> None:
   np.testing.assert_array_equal(got, want)
   # transformers adds log probabilities in float32.
   np.testing.assert_allclose(got_scores, scores, rtol=1e-5, atol=1e-6)
-  assert len(np.unique(got, axis=0)) > 3
+  assert len(np.unique(got, axis=0)) >= 4
 
 
 def test_export_and_the_names_of_files() -> None:
@@ -340,7 +342,7 @@ def test_export_and_the_names_of_files() -> None:
     jax.tree.map(np.testing.assert_array_equal, again, without_bias)
 
   arrays["lm_head.weight"] = 2.0 * arrays["lm_head.weight"]
-  with pytest.raises(ValueError, match=r"two names(.|\n)*lm_head\.weight"):
+  with pytest.raises(ValueError, match=r"two names(?s:.)*lm_head\.weight"):
     convert(arrays, tables.BART, tree)
 
 

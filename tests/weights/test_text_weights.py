@@ -28,7 +28,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
   "distilbert": (
     "DistilBert",
     "distilbert_base_uncased",
-    {"sep_id": oracle.SEP},
+    {},
   ),
 }
 
@@ -187,7 +187,7 @@ def test_bart(kind: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_tensorflow_names_are_read_back() -> None:
-  spec = {"name": "bert", "num_classes": 3, **oracle.SIZES}
+  spec = {"name": "bert", **_arguments("bert")}
   network = converters.build_model("models", spec, None)
   params, _ = jax.jit(network.init)(jax.random.key(0), oracle.texts())
   tree = {"params": jax.device_get(params), "model_state": {}}

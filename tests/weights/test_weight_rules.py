@@ -96,6 +96,7 @@ def test_an_export_name_reads_back():
     (("a.{p+1:x|y}", "b.{p}"), "counts with words"),
     (("a", "b", "transpose"), "unknown transform 'transpose'.*linear"),
     (("a.{i}", "b.{i}", "identity", {"c": 0}), "same fields"),
+    (("a.{i}", "b.{i}", "identity", {}, ("c",)), "same fields"),
   ],
 )
 def test_rules_that_cannot_be(arguments, match):
@@ -268,6 +269,50 @@ def test_two_names_for_one_leaf():
   # Either of them alone will do.
   convert({"b": np.ones(2)}, table, template)
   assert export({"params": {"x": np.ones(2)}}, table).keys() == {"a"}
+
+
+def test_tied_names_hold_one_array():
+  table = [Rule("{i}.w", "params/w_{i}", "linear", tied=("{i}.v", "{i}.u"))]
+  array = np.arange(6.0).reshape(2, 3)
+  template = {"params": {"w_4": array.T}, "model_state": {}}
+  for names in (["4.w"], ["4.u"], ["4.v", "4.u"], ["4.u", "4.w", "4.v"]):
+    tree = convert(dict.fromkeys(names, array), table, template)
+    np.testing.assert_array_equal(tree["params"]["w_4"], array.T)
+  written = export(tree, table)
+  assert written.keys() == {"4.w", "4.v", "4.u"}
+  for copy in written.values():
+    np.testing.assert_array_equal(copy, array)
+  with pytest.raises(ValueError, match="4.w and 4.v for params/w_4"):
+    convert({"4.w": array, "4.v": -array}, table, template)
+
+
+def test_what_a_file_may_lack():
+  table = [
+    Rule("w", "params/w"),
+    Rule("shift", "params/shift", default=0.5),
+    Rule("head", "params/head/kernel", optional=True),
+  ]
+  ones = np.ones(2, np.float32)
+  whole = {"w": ones, "shift": 2 * ones, "head": 3 * ones}
+  template = {
+    "params": {"w": ones, "shift": ones, "head": {"kernel": ones}},
+    "model_state": {},
+  }
+  tree = convert(whole, table, template)
+  np.testing.assert_array_equal(tree["params"]["shift"], 2.0)
+  np.testing.assert_array_equal(tree["params"]["head"]["kernel"], 3.0)
+  tree = convert({"w": ones}, table, template)
+  assert tree["params"].keys() == {"w", "shift"}
+  assert tree["model_state"] == {}
+  np.testing.assert_array_equal(tree["params"]["shift"], 0.5)
+  # The model may lack the optional one, and neither of the others.
+  del template["params"]["head"]
+  assert convert(whole, table, template)["params"].keys() == {"w", "shift"}
+  del template["params"]["shift"]
+  with pytest.raises(ValueError, match=r"no place for(?s:.)*shift"):
+    convert(whole, table, template)
+  with pytest.raises(ValueError, match=r"does not fill(?s:.)*params/w"):
+    convert({}, table, template)
 
 
 def test_an_empty_file_says_what_is_missing():

@@ -308,7 +308,8 @@ def _encoder(*, dtype: str, **fields: Any) -> Network:
   checks.in_range(0.0, 0.999, dropout=fields["dropout"])
   checks.one_of(POOLINGS, pooling=fields["pooling"])
   checks.one_of(POOLERS, pooler=fields["pooler"])
-  for name in ("pad_id", "sep_id"):
+  ids = ("pad_id", "sep_id") if fields["num_segments"] == 2 else ("pad_id",)
+  for name in ids:
     checks.in_range(0, fields["vocab_size"] - 1, **{name: fields[name]})
   transformer.check_heads(fields["width"], fields["num_heads"])
   return as_network(TextEncoder(dtype=layers.compute_dtype(dtype), **fields))
