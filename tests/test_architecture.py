@@ -55,6 +55,7 @@ LAZY = {
   "tensorboardX",
   "tensorflow",
   "tensorflow_datasets",
+  "tokenizers",
   "torch",
   "wandb",
 }

@@ -64,6 +64,7 @@ def test_words_are_whole_and_known():
   tokenizer = dataset.train.text.tokenizer
   ids = dataset.test.read(np.arange(len(dataset.test)))
   assert not (ids == tokenizer.unk_id).any()
+  assert tokenizer.vocab_size == 99
   texts = sentences.make(1000, seed=0, split="test").texts
   squeezed = [review.replace(" ", "") for review in texts]
   decoded = [review.replace(" ", "") for review in tokenizer.decode(ids)]

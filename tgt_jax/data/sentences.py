@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import draws, sources, text
+from tgt_jax.data import draws, sources, text, tokenizer as tokenizer_lib
 
 _THINGS = ("film", "plot", "food", "room", "staff", "music", "book", "show")
 _PRAISE = ("good", "great", "lovely", "clever", "fresh", "kind", "warm", "fun")
@@ -87,6 +87,13 @@ def _review(uniforms: Sequence[float], positive: bool) -> str:
   return f"{opening}{body}{ending} ."
 
 
+def vocabulary() -> list[str]:
+  """Returns all words of the grammar, in alphabetical order."""
+  parts = (*_THINGS, *_PRAISE, *_BLAME, *_DEGREES, *_OPENINGS, *_ENDINGS)
+  frames = [frame.format(main="was", side="not") for frame in _CONTRASTS]
+  return sorted(set(" ".join([*parts, *frames, "the ."]).split()))
+
+
 def make(size: int, *, seed: int, split: str) -> text.Split:
   """Returns reviews, negative (0) and positive (1) in turn."""
   numbers = draws.uniforms(seed, f"sentences/{split}", 0, (size, _DRAWS))
@@ -102,7 +109,6 @@ def sentences(
   seed: int = 0,
   tokenizer: str = "",
   max_length: int = 48,
-  vocab_size: int = 300,
 ) -> sources.Dataset:
   """Reviews from a grammar, 2 classes of equal size.
 
@@ -110,10 +116,9 @@ def sentences(
     train_size: number of training examples.
     test_size: number of test examples.
     seed: of the texts.
-    tokenizer: see `text.dataset`.
-    max_length: token ids of a review at most; with the vocabulary that is
-      trained on them, none has more than 48.
-    vocab_size: see `text.dataset`.
+    tokenizer: path of one; "" for BERT's symbols and the words of the grammar,
+      99 tokens.
+    max_length: token ids of a review at most; by words, none has more than 48.
   """
   checks.positive(train_size=train_size, test_size=test_size)
   return text.dataset(
@@ -121,7 +126,6 @@ def sentences(
     make(train_size, seed=seed, split="train"),
     make(test_size, seed=seed, split="test"),
     class_names=("negative", "positive"),
-    tokenizer=tokenizer,
-    vocab_size=vocab_size,
+    tokenizer=tokenizer or tokenizer_lib.of_pieces(vocabulary()),
     max_length=max_length,
   )

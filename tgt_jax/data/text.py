@@ -108,7 +108,7 @@ def dataset(
   test: Split,
   *,
   class_names: Sequence[str],
-  tokenizer: str | os.PathLike[str] = "",
+  tokenizer: Tokenizer | str | os.PathLike[str] = "",
   vocab_size: int = 8000,
   max_length: int,
 ) -> sources.Dataset:
@@ -119,13 +119,15 @@ def dataset(
     train: what is trained on; all of it is `train` and `train_full`.
     test: what is evaluated on.
     class_names: K names.
-    tokenizer: path of a tokenizer, as `tokenizer.load` takes it: that of the
-      networks whose weights are used. "" trains a WordPiece vocabulary on the
-      training texts.
+    tokenizer: a tokenizer, or the path of one as `tokenizer.load` takes it:
+      that of the networks whose weights are used. "" trains a WordPiece
+      vocabulary on the training texts.
     vocab_size: tokens of that vocabulary at most.
     max_length: see `from_texts`.
   """
-  if tokenizer:
+  if isinstance(tokenizer, Tokenizer):
+    words = tokenizer
+  elif tokenizer:
     words = tokenizer_lib.load(tokenizer)
   else:
     texts = [*train.texts, *(train.pairs or ())]

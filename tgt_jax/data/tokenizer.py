@@ -383,7 +383,13 @@ def _train_word_pieces(texts: list[str], vocab_size: int) -> Tokenizer:
     show_progress=False,
   )
   draft.train_from_iterator(texts, trainer)
-  vocabulary = draft.get_vocab()
-  model = library.models.WordPiece(vocabulary, unk_token="[UNK]")
-  backend = _mark(_word_pieces(model), _BERT)
-  return _wrap(backend, what="tokenizer")
+  numbers = draft.get_vocab()
+  return of_pieces(sorted(numbers, key=numbers.__getitem__))
+
+
+def of_pieces(pieces: Iterable[str]) -> Tokenizer:
+  """Returns BERT's tokenizer of a vocabulary, its symbols added in front."""
+  tokens = dict.fromkeys([*_BERT, *pieces])
+  numbers = {token: number for number, token in enumerate(tokens)}
+  model = _library().models.WordPiece(numbers, unk_token="[UNK]")
+  return _wrap(_mark(_word_pieces(model), _BERT), what="tokenizer")
