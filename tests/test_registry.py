@@ -70,6 +70,15 @@ def test_a_factory_with_open_arguments_takes_everything():
   assert build({"name": "anything", "a": 1}, b=2) == {"a": 1, "b": 2}
 
 
+def test_what_is_offered_goes_to_those_who_take_it():
+  spec = {"name": "circle", "radius": 2.0}
+  offered = {"unit": "km", "colour": "red"}
+  assert build(spec, offered=offered) == ("circle", 2.0, "km")
+  assert build(spec, offered={}) == build(spec)
+  factory, arguments = registry.read_spec(SHAPES, spec, family="shape")
+  assert factory is circle and arguments == {"radius": 2.0}
+
+
 @pytest.mark.parametrize(
   "spec, match",
   [

@@ -46,3 +46,24 @@ def test_bad_values_are_named(path, tmp_path):
   words = path.replace("_", " ").replace(".", " ").split()
   assert any(word in str(error.value) for word in words), error.value
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  "shape, spec, match",
+  [
+    ((8,), {"name": "replace_words", "probability": 0.2}, None),
+    ((8,), {"name": "erase_tokens", "probabilty": 0.2}, "mean 'probability'"),
+    ((8,), {"name": "crop"}, "unknown text augmentation 'crop'; choose from e"),
+    ((8, 8, 1), {"name": "erase_tokens"}, "unknown image augmentation 'erase_"),
+  ],
+)
+def test_augmentations_are_those_of_the_input(shape, spec, match):
+  """Those that need the data are checked by name and arguments."""
+  config = settings.plain(tiny.get_config())
+  config["input_shape"], config["augment"] = shape, (spec,)
+  config["vocabulary"]["vocab_size"] = 99
+  if match is None:
+    assert settings.checked(config)["augment"] == (spec,)
+  else:
+    with pytest.raises(ValueError, match=match):
+      settings.checked(config)

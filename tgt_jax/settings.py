@@ -164,7 +164,7 @@ def checked(config: Any) -> Config:
   checks.positive(
     **{"long_tail.imbalance_ratio": config["long_tail"]["imbalance_ratio"]}
   )
-  _augmentations(config["augment"], "augment")
+  _augmentations(config, config["augment"], "augment")
   for part in ("generator_training", "labeler_training"):
     _at_least(0, config, part, "steps")
     _at_least(1, config, part, "batch_size")
@@ -228,7 +228,7 @@ def _check_arms(config: Config) -> None:
     for section in ("training", "starts"):
       sampler = mine[section]["sampler"]
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})
-    _augmentations(starts["strong"], f"{path}starts.strong")
+    _augmentations(config, starts["strong"], f"{path}starts.strong")
     _check_words(mine, name)
 
 
@@ -263,11 +263,14 @@ def _at_least(low: int, config: Config, section: str, *keys: str) -> None:
       raise ValueError(f"{path} must be >= {low}, got {values[key]}")
 
 
-def _augmentations(specs: Any, path: str) -> None:
+def _augmentations(config: Config, specs: Any, path: str) -> None:
+  texts = len(config["input_shape"]) == 1
+  kind = "text" if texts else "image"
+  table = data.TEXT_AUGMENTATIONS if texts else data.IMAGE_AUGMENTATIONS
   for spec in specs:
     try:
       factory, arguments = registry.read_spec(
-        data.AUGMENTATIONS, spec, family="augmentation"
+        table, spec, family=f"{kind} augmentation"
       )
       # One that asks for the data is built when they have been read.
       if not registry.takes(factory, "source"):

@@ -58,4 +58,6 @@ __all__ = [
   # Augmentation.
   "Augmentation",
   "AUGMENTATIONS",
+  "IMAGE_AUGMENTATIONS",
+  "TEXT_AUGMENTATIONS",
 ]
