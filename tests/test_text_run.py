@@ -154,9 +154,9 @@ class TestOtherWords:
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"vocab_size": 299}, "vocab_size: 300 there, 299"),
+    ({"vocab_size": 98}, "vocab_size: 99 there, 98"),
     ({"pad_id": 1}, "pad_id: 0 there, 1"),
-    ({"sep_id": 300}, "vocabulary.sep_id"),
+    ({"sep_id": 99}, "vocabulary.sep_id"),
     ({"vocab_size": 0}, "vocabulary.vocab_size"),
   ],
 )

@@ -29,7 +29,7 @@ BERT_WORDS = {
   "mask_id": 103,
 }
 SENTENCE_WORDS = {
-  "vocab_size": 300,
+  "vocab_size": 99,
   "pad_id": 0,
   "cls_id": 2,
   "sep_id": 3,
