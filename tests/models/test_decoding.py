@@ -92,9 +92,9 @@ def test_beams_enough_for_all_find_the_best_text(length_penalty: float) -> None:
     np.testing.assert_allclose(scores[row], score, rtol=1e-5)
 
 
-def _greedy(row: int) -> list[int]:
+def _greedy(row: int, ends: int = 1) -> list[int]:
   text: tuple[int, ...] = ()
-  while len(text) < LENGTH and SPECIAL.eos_id not in text:
+  while len(text) < LENGTH and text.count(SPECIAL.eos_id) < ends:
     text = (*text, int(_log_probabilities(row, text).argmax()))
   return _padded(text)
 
@@ -155,6 +155,22 @@ def test_a_text_is_sampled_by_its_own_key() -> None:
   np.testing.assert_array_equal(
     sample((rows[1:], read[1:]), keys[1:]), whole[1:]
   )
+
+
+def test_texts_of_several_parts_end_with_the_last() -> None:
+  step, past = _decoder()
+  assert any(_greedy(row) != _greedy(row, ends=2) for row in range(BATCH))
+  for ends in (np.array([2, 2, 2]), np.array([1, 2, 3])):
+    got = decoding.greedy(
+      step,
+      past,
+      count=BATCH,
+      length=LENGTH,
+      special=SPECIAL,
+      ends=jnp.asarray(ends),
+    )
+    want = [_greedy(row, int(ends[row])) for row in range(BATCH)]
+    np.testing.assert_array_equal(got, want)
 
 
 def test_forced_tokens() -> None:

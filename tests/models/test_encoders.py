@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -236,6 +237,19 @@ def test_attention_is_exposed() -> None:
   assert weights.shape == (2, 2, 6, 6)
   np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
   np.testing.assert_array_equal(weights[1, :, :, 4:], 0.0)
+
+
+def test_gelu() -> None:
+  x = np.linspace(-12.0, 12.0, 241)
+  want = [0.5 * v * math.erfc(-v / math.sqrt(2.0)) for v in x]
+  with jax.enable_x64(True):
+    np.testing.assert_allclose(
+      transformer.gelu(jnp.asarray(x)), want, atol=1e-15
+    )
+  for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 5e-2)):
+    got = transformer.gelu(jnp.asarray(x, dtype))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(jnp.float32), want, atol=tolerance)
 
 
 def test_mean_over_tokens() -> None:
