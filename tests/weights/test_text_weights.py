@@ -201,3 +201,35 @@ def test_tensorflow_names_are_read_back() -> None:
   arrays["bert/pooler/dense/bias/adam_m"] = np.zeros(32, np.float32)
   again = weights.convert(arrays, text.BERT_TF, tree)
   jax.tree.map(np.testing.assert_array_equal, again, tree)
+
+
+def test_a_student_begins_with_some_layers_of_its_teacher(
+  tmp_path: pathlib.Path,
+) -> None:
+  """Layers 1 and 0, in this order, against their arrays in the file."""
+  theirs = _save("bert", "Model", tmp_path).state_dict()
+  tree, card = weights.convert_file(
+    tmp_path / "model.safetensors",
+    "bert_base_uncased",
+    _arguments("bert"),
+    layers=(1, 0),
+  )
+  assert card.model["num_layers"] == 2
+  assert card.notes.endswith("layers 1, 0")
+  flat = trees.flatten_names(tree)
+  for new, old in enumerate((1, 0)):
+    mine = next(
+      array
+      for name, array in flat.items()
+      if f"layer_{new}/" in name and name.endswith("query/kernel")
+    )
+    their_name = f"encoder.layer.{old}.attention.self.query.weight"
+    np.testing.assert_array_equal(mine, theirs[their_name].numpy().T)
+  for layers, message in (((0, 7), r"no \[7\]"), ((0, 0), "each once")):
+    with pytest.raises(ValueError, match=message):
+      weights.convert_file(
+        tmp_path / "model.safetensors",
+        "bert_base_uncased",
+        _arguments("bert"),
+        layers=layers,
+      )

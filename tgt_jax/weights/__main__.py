@@ -71,6 +71,16 @@ def _argument(text: str) -> tuple[str, Any]:
     return key, value
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+  """Reads `0,2,4`."""
+  try:
+    return tuple(int(word) for word in text.split(","))
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(
+      f"expected numbers joined by commas, got {text!r}"
+    ) from error
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m tgt_jax.weights",
@@ -110,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="argument of the model; may be given several times",
       )
+      command.add_argument(
+        "--layers",
+        type=_numbers,
+        default=(),
+        metavar="0,1,...",
+        help="layers of a transformer to take, counted from 0; all if not given",
+      )
   return parser
 
 
@@ -125,7 +142,9 @@ def _run(args: argparse.Namespace) -> str:
   if out.suffix != ".safetensors":
     raise ValueError(f"--out={out}: expected a name that ends in .safetensors")
   if args.command == "convert":
-    tree, card = converters.convert_file(args.path, args.to, dict(args.arg))
+    tree, card = converters.convert_file(
+      args.path, args.to, dict(args.arg), layers=args.layers
+    )
     cards.save_converted(out, tree, card)
     return f"{out}: {card.model} of {card.source}, licence {card.licence}"
   arrays = converters.export_file(args.path, args.to)

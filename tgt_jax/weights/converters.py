@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from tgt_jax.weights.tables import (
   resnets,
   text,
 )
+
+# The number of a layer in the names of transformers.
+_LAYER = re.compile(r"(\blayers?[._])(\d+)(?=[./])")
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
   "models": models.MODELS,
@@ -86,8 +90,46 @@ def build_model(
   return registry.build(table, {**spec, **overrides}, family=family)
 
 
+def take_layers(
+  arrays: Mapping[str, np.ndarray], layers: Sequence[int]
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of some layers of a transformer, counted anew.
+
+  A student of six layers may begin with layers (0, 2, 4, 7, 9, 11) of twelve,
+  as DistilBERT's, or with the first six. What belongs to no layer is kept.
+
+  Args:
+    arrays: name in the file to array.
+    layers: their numbers in the file, in the order of the result.
+
+  Raises:
+    ValueError: a layer that the file does not have, or one named twice.
+  """
+  found = {int(m[2]) for m in map(_LAYER.search, arrays) if m}
+  if missing := sorted(set(layers) - found):
+    raise ValueError(
+      f"layers: the file has no {missing}; it has {sorted(found) or 'none'}"
+    )
+  if len(set(layers)) != len(layers):
+    raise ValueError(f"layers: expected each once, got {tuple(layers)}")
+  number = {old: new for new, old in enumerate(layers)}
+  taken = {}
+  for name, array in arrays.items():
+    match = _LAYER.search(name)
+    if match is None:
+      taken[name] = array
+    elif int(match[2]) in number:
+      start, end = match.span(2)
+      taken[f"{name[:start]}{number[int(match[2])]}{name[end:]}"] = array
+  return taken
+
+
 def convert_file(
-  path: str | pathlib.Path, name: str, arguments: Mapping[str, Any]
+  path: str | pathlib.Path,
+  name: str,
+  arguments: Mapping[str, Any],
+  *,
+  layers: Sequence[int] = (),
 ) -> tuple[Any, WeightsCard]:
   """Returns the tree and the card of a public weight file.
 
@@ -95,6 +137,7 @@ def convert_file(
     path: see `readers`.
     name: a key of `CONVERTERS`.
     arguments: of the model, replacing the converter's.
+    layers: of a transformer, see `take_layers`; empty takes all.
 
   Raises:
     FileNotFoundError: no such file.
@@ -103,9 +146,13 @@ def convert_file(
   """
   converter = find(name)
   spec = {**converter.model, **arguments}
+  if layers:
+    spec["num_layers"] = len(layers)
   model = build_model(converter.family, spec, converter.preprocessing)
   template = _template(model, converter.input_shape)
   arrays: Mapping[str, np.ndarray] = readers.read_arrays(path)
+  if layers:
+    arrays = take_layers(arrays, layers)
   if converter.prepare is not None:
     arrays = converter.prepare(arrays)
   tree = rules.convert(arrays, converter.rules, template, what=str(path))
@@ -118,7 +165,8 @@ def convert_file(
     sha256=readers.sha256_of(path),
     licence=converter.licence,
     preprocessing=converter.preprocessing,
-    notes=converter.notes,
+    notes=converter.notes
+    + (f"; layers {', '.join(map(str, layers))}" if layers else ""),
   )
   return tree, card
 
