@@ -16,9 +16,11 @@ from tgt_jax import (
   fit,
   settings,
   teach,
+  teachers,
   trees,
 )
 from tgt_jax.checkpoint import PreemptionGuard
+from tgt_jax.types import Outputs
 from tgt_jax.writers import MultiWriter
 
 
@@ -99,3 +101,33 @@ def test_a_part_that_changed_is_refused(setting, tmp_path):
   trees.save_tree(part, {name: a[:5] for name, a in tree.items()}, metadata)
   with pytest.raises(ValueError, match=r"rows \[5\], expected 32"):
     ask(setting, tmp_path)
+
+
+def test_latents_are_asked_for_where_somebody_explores(setting, tmp_path):
+  found = ask(setting, tmp_path, latents=False)
+  assert found.keys() == {"teacher_logits"}
+  # Another folder: a run that explores does not find it.
+  assert ask(setting, tmp_path).keys() == {"teacher_logits", "latent"}
+  assert len(list(tmp_path.glob("cache-*"))) == 2
+
+
+def test_texts_are_asked_by_length_and_come_back_in_order(tmp_path):
+  pytest.importorskip("tokenizers")
+  source = data.DATASETS["sentences"](train_size=50, test_size=10).train
+  seen = []
+
+  def label(frozen, x):
+    seen.append(x.shape)
+    counts = (x != source.pad_id).sum(1)
+    return Outputs(counts[:, None] + 0.0 * frozen, counts[:, None])
+
+  teacher = teachers.without_generator(label)._replace(
+    encode=lambda frozen, x: x[..., None] * (x != source.pad_id)[..., None]
+  )
+  prepared = teach.Prepared({"labeler": np.ones(())}, "abc")
+  found = ask((teacher, prepared, source), tmp_path, batch_size=8)
+  x = source.read(np.arange(50))
+  np.testing.assert_array_equal(found["latent"][..., 0], x * (x != 0))
+  lengths = source.text.lengths
+  np.testing.assert_array_equal(found["teacher_logits"][:, 0], lengths)
+  assert len({shape[1] for shape in seen}) > 1

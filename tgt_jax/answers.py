@@ -43,6 +43,7 @@ def columns(
   runtime: fit.Runtime,
   *,
   batch_size: int,
+  latents: bool = True,
   part_rows: int = _PART_ROWS,
 ) -> Columns:
   """h(x) and Enc(x) for every example of a source, from disk where it can.
@@ -57,15 +58,17 @@ def columns(
     folder: where the cache's folder is made.
     runtime: devices.
     batch_size: examples at a time.
+    latents: whether Enc(x) is asked for too; of texts it is large.
     part_rows: examples per file, about.
 
   Returns:
-    "teacher_logits" [N, K] and "latent" [N, ...].
+    "teacher_logits" [N, K] and, with `latents`, "latent" [N, ...].
 
   Raises:
     ValueError: a file does not hold what it should.
   """
-  key = fingerprint(prepared.fingerprint, source.fingerprint)
+  asked = () if latents else ("without latents",)
+  key = fingerprint(prepared.fingerprint, source.fingerprint, *asked)
   rows = max(1, part_rows // batch_size) * batch_size
   parts = [
     _Part(
@@ -78,7 +81,8 @@ def columns(
   missing = [part for part in parts if not part.path.exists()]
   distributed.barrier(f"cache {key} is looked at")
   if missing:
-    _write(missing, key, teacher, prepared, source, runtime, batch_size)
+    ask = runtime.jit(_asker(teacher, runtime.mesh, latents))
+    _write(missing, key, ask, prepared, source, runtime, batch_size)
   found = [_read(part, key) for part in parts]
   return {
     name: np.concatenate([part[name] for part in found]) for name in found[0]
@@ -88,14 +92,13 @@ def columns(
 def _write(
   parts: list[_Part],
   key: str,
-  teacher: Teacher,
+  ask: Callable,
   prepared: Prepared,
   source: data.Source,
   runtime: fit.Runtime,
   batch_size: int,
 ) -> None:
   """Computes the parts that are not there."""
-  ask = runtime.jit(_asker(teacher, runtime.mesh))
   total = sum(part.stop - part.start for part in parts)
   seen = 0
   with Progress(total, f"teacher on {source.name}", unit="example") as progress:
@@ -138,14 +141,14 @@ def _digest(found: Columns) -> str:
 
 
 @functools.cache
-def _asker(teacher: Teacher, mesh: jax.sharding.Mesh | None) -> Callable:
+def _asker(
+  teacher: Teacher, mesh: jax.sharding.Mesh | None, latents: bool
+) -> Callable:
   """One function for all splits, so that it is compiled once."""
 
   def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
-    return {
-      "teacher_logits": teacher.label(frozen, x).logits,
-      "latent": teacher.encode(frozen, x),
-    }
+    said = {"teacher_logits": teacher.label(frozen, x).logits}
+    return {**said, "latent": teacher.encode(frozen, x)} if latents else said
 
   return distributed.per_example(mesh)(ask)
 
@@ -161,19 +164,34 @@ def compute(
   """Runs `ask(frozen, x) -> {name: [B, ...]}` over a source.
 
   Args:
-    ask: compiled.
+    ask: compiled; of texts [B, l] what it gives with two axes or more per
+      example has an entry per token.
     frozen: the teacher's arrays.
     source: the examples.
     runtime: devices.
     batch_size: examples at a time.
     tick: called with the number of examples of every batch.
   """
-  parts = []
+  found: Columns = {}
   for batch in data.iterate(
-    data.evaluation_batches(source, batch_size=batch_size, shard=runtime.shard)
+    data.evaluation_batches(
+      source,
+      batch_size=batch_size,
+      buckets=data.buckets(source),
+      shard=runtime.shard,
+    )
   ):
-    image = runtime.put({"input": batch["input"]}, seeds=False)["input"]
-    parts.append(runtime.gather(ask(frozen, image)))
+    given = {name: batch[name] for name in ("input", "id")}
+    on_device = runtime.put(given, seeds=False)
+    rows, ids = runtime.gather(
+      (ask(frozen, on_device["input"]), on_device["id"])
+    )
+    for name, values in rows.items():
+      shape, cut = values.shape[1:], slice(None)
+      if source.text is not None and len(shape) > 1:
+        shape, cut = (*source.input_shape, *shape[1:]), slice(shape[0])
+      if name not in found:
+        found[name] = np.zeros((len(source), *shape), values.dtype)
+      found[name][:, cut][ids[ids >= 0]] = values[ids >= 0]
     tick(batch_size)
-  joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-  return {name: rows[: len(source)] for name, rows in joined.items()}
+  return found

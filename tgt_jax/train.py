@@ -40,6 +40,7 @@ from tgt_jax.experiment import (
   student_folder,
   thresholds,
 )
+from tgt_jax.methods import METHODS
 
 
 def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
@@ -90,9 +91,8 @@ def _experiment(
 ) -> Experiment:
   """Asks the teacher about every split that needs it."""
   teacher = build.teacher({**config, "pixel_space": False})
-  starts = [
-    settings.arm_config(config, name)["starts"] for name in config["arms"]
-  ]
+  arms = [settings.arm_config(config, name) for name in config["arms"]]
+  starts = [arm["starts"] for arm in arms]
   wanted = ["test"]
   if sets.validation is not None:
     wanted.append("validation")
@@ -106,6 +106,12 @@ def _experiment(
   }
   # In one order: every process waits for the others at each split.
   wanted += sorted(used - set(wanted))
+  # Of the methods here only `tgt` looks at latents, those of its start points.
+  explored = {
+    "train" if arm["starts"]["source"] == "batch" else arm["starts"]["source"]
+    for arm in arms
+    if arm["method"]["name"] == "tgt" or arm["method"]["name"] not in METHODS
+  }
   columns = {
     split: answers.columns(
       teacher,
@@ -114,6 +120,7 @@ def _experiment(
       workdir / "teacher",
       runtime,
       batch_size=config["evaluation_batch_size"],
+      latents=split in explored,
     )
     for split in wanted
   }
