@@ -37,9 +37,9 @@ def settings(*arms, **changes):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  """One of each kind: words replaced, soft tokens, moved states."""
+  """One of each kind: words replaced or filled in, soft tokens, states."""
   workdir = tmp_path_factory.mktemp("run")
-  config = settings("uda", "kd_replace", "mixup_kd", "tgt_gradient")
+  config = settings("kd_replace", "mate_kd", "mixup_kd", "tgt_gradient")
   config["training"]["steps"] = 3
   return workdir, config, train.run(config, workdir)
 

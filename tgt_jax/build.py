@@ -23,6 +23,7 @@ from tgt_jax import (
   losses,
   models,
   registry,
+  rng as rng_lib,
   settings,
   teachers,
   training,
@@ -31,9 +32,11 @@ from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
   METHODS,
   Parts,
+  Recipe,
   from_loss,
   generator_loss,
   labeler_loss,
+  partitioned,
 )
 from tgt_jax.settings import Config
 from tgt_jax.types import Generator, Method, Network, input_struct
@@ -208,19 +211,38 @@ def arm(
     exploration=from_spec(mine["exploration"]),
     per_example=per_example,
   )
-  loss = registry.build(METHODS, mine["method"], family="method", parts=parts)
-  return Arm(name, mine, parts, _from_loss(loss, student, mine))
+  made = registry.build(METHODS, mine["method"], family="method", parts=parts)
+  recipe = made if isinstance(made, Recipe) else Recipe(made)
+  return Arm(name, mine, parts, _from_recipe(recipe, student, mine))
 
 
-def _from_loss(loss: Callable, student: Network, config: Config) -> Method:
+def _from_recipe(recipe: Recipe, student: Network, config: Config) -> Method:
   train = config["training"]
+  tx = optimizer(config["optimizer"], train["steps"])
+  init = student_init(student)
+  if recipe.others:
+    tx = partitioned(dict.fromkeys(("student", *recipe.others), tx))
+    init = _everyone(init, recipe.others)
   return from_loss(
-    loss,
-    student_init(student),
-    optimizer(config["optimizer"], train["steps"]),
+    recipe.loss,
+    init,
+    tx,
     ema_decay=train["ema_decay"],
     accumulate=train["accumulate"],
   )
+
+
+def _everyone(student: Callable, others: Mapping[str, Callable]) -> Callable:
+  """The student's first arrays as they always are, and the others'."""
+
+  def init(rng, batch):
+    params, state = student(rng, batch)
+    for name, one in others.items():
+      found = one(rng_lib.stream(rng, name), batch)
+      params, state = {**params, name: found[0]}, {**state, name: found[1]}
+    return params, state
+
+  return init
 
 
 def generator_method(config: Config) -> Method:

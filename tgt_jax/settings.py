@@ -234,7 +234,7 @@ def _check_arms(config: Config) -> None:
 
 def _check_words(mine: Config, name: str) -> None:
   """Soft tokens mean nothing to a network with words of its own."""
-  soft = mine["method"]["name"] == "mixup_kd" or (
+  soft = mine["method"]["name"] in ("mixup_kd", "mate_kd") or (
     mine["method"]["name"] == "tgt" and _ascends(mine["exploration"])
   )
   for part in ("labeler", "student"):

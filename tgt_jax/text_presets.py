@@ -47,8 +47,8 @@ def arms(
   Args:
     sigma: of TGT-random; the length of every TGT-gradient move.
     step_size: of TGT-gradient.
-    gradient: without it TGT-gradient is left out, as it must be where student
-      or labeler have words of their own.
+    gradient: without it TGT-gradient and what else shows soft tokens is left
+      out, as it must be where student or labeler have words of their own.
   """
   view = lambda name, probability: {
     "strong": ({"name": name, "probability": probability},)
@@ -74,6 +74,13 @@ def arms(
     },
   }
   if gradient:
+    adversary = {"name": "bert", "num_layers": 2, "width": 128, "num_heads": 2}
+    found["mate_kd"] = {
+      "method": {
+        "name": "mate_kd",
+        "adversary": {**adversary, "mlp_width": 512},
+      }
+    }
     found["mixup_kd"] = {"method": {"name": "mixup_kd"}}
     found["tgt_gradient"] = {
       "method": {"name": "tgt"},

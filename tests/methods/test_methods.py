@@ -149,7 +149,7 @@ def test_every_term_against_numpy():
   )
 
 
-@pytest.mark.parametrize("name", sorted(methods.METHODS))
+@pytest.mark.parametrize("name", sorted(set(methods.METHODS) - {"mate_kd"}))
 def test_every_method_learns_its_own_batch(name):
   _, _, frozen, batch = world()
   batch = {**batch, "strong": 1.0 - batch["input"]}

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from tgt_jax.methods.base import Aux, LossFn, from_loss, partitioned
+from collections.abc import Callable
+
+from tgt_jax.methods.adversary import mate_kd
+from tgt_jax.methods.base import Aux, LossFn, Recipe, from_loss, partitioned
 from tgt_jax.methods.guided import (
-  METHODS,
   Weights,
   augmented_kd,
   guided,
@@ -32,6 +34,18 @@ from tgt_jax.methods.neighbours import (
 from tgt_jax.methods.parts import Parts
 from tgt_jax.methods.teaching import generator_loss, labeler_loss
 
+METHODS: dict[str, Callable[..., LossFn | Recipe]] = {
+  "supervised": supervised,
+  "kd": kd,
+  "tgt": tgt,
+  "mixup_kd": mixup_kd,
+  "noise_kd": noise_kd,
+  "augmented_kd": augmented_kd,
+  "unlabelled_kd": unlabelled_kd,
+  "uda": uda,
+  "mate_kd": mate_kd,
+}
+
 __all__ = [
   "METHODS",
   "Aux",
@@ -39,6 +53,7 @@ __all__ = [
   "LossFn",
   "Neighbours",
   "Parts",
+  "Recipe",
   "Shown",
   "Starts",
   "Trace",
@@ -52,6 +67,7 @@ __all__ = [
   "kd",
   "labeler_loss",
   "make_neighbours",
+  "mate_kd",
   "mixup_kd",
   "noise_kd",
   "partitioned",

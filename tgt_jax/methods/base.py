@@ -43,6 +43,19 @@ LossFn = Callable[..., tuple[Array, Aux]]
 InitFn = Callable[[Array, Batch], tuple[Params, ModelState]]
 
 
+class Recipe(NamedTuple):
+  """A loss, and who else learns from it beside the student.
+
+  Attributes:
+    loss: see the module docstring.
+    others: `(rng, batch) -> (params, model_state)` by participant. Each has
+      the student's optimiser to itself.
+  """
+
+  loss: LossFn
+  others: Mapping[str, InitFn] = {}
+
+
 def weighted_mean(values: Array, mask: Array | None = None) -> Array:
   """The one reduction from examples to a scalar.
 

@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,9 +50,18 @@ class Weights(NamedTuple):
   generated: float = 1.0
 
 
-def _weights(
+def read_weights(
   values: Mapping[str, float] | None, names: Sequence[str] = Weights._fields
 ) -> Weights:
+  """Weights as a config gives them, 1 where it is silent.
+
+  Args:
+    values: by name.
+    names: those that may be given.
+
+  Raises:
+    ValueError: another name, or a negative weight.
+  """
   values = dict(values or {})
   for key in values:
     checks.one_of(names, weights=key)
@@ -254,7 +263,7 @@ def kd(parts: Parts, *, weights: Mapping[str, float] | None = None) -> LossFn:
   Raises:
     ValueError: another weight; nothing is generated.
   """
-  given = _weights(weights, ("label", "distill"))
+  given = read_weights(weights, ("label", "distill"))
   return guided(parts, given._replace(generated=0.0))
 
 
@@ -273,7 +282,7 @@ def tgt(
   """
   return guided(
     parts,
-    _weights(weights),
+    read_weights(weights),
     neighbours_lib.explored(parts),
     num_generated=num_generated,
   )
@@ -305,7 +314,7 @@ def mixup_kd(
     2022, arXiv 2106.05237.
   """
   made = neighbours_lib.input_mixup(parts, alpha, vocab_size)
-  return guided(parts, _weights(weights), made, num_generated=num_generated)
+  return guided(parts, read_weights(weights), made, num_generated=num_generated)
 
 
 def noise_kd(
@@ -324,7 +333,7 @@ def noise_kd(
     num_generated: new examples per start point.
   """
   made = neighbours_lib.input_noise(parts, sigma)
-  return guided(parts, _weights(weights), made, num_generated=num_generated)
+  return guided(parts, read_weights(weights), made, num_generated=num_generated)
 
 
 def augmented_kd(
@@ -336,7 +345,7 @@ def augmented_kd(
   strongly augmented image.
   """
   made = neighbours_lib.augmented(parts)
-  return guided(parts, _weights(weights), made)
+  return guided(parts, read_weights(weights), made)
 
 
 def unlabelled_kd(
@@ -347,7 +356,7 @@ def unlabelled_kd(
   With start points drawn from a larger unlabelled set this is what one would
   do if the generator's training data were at hand.
   """
-  return guided(parts, _weights(weights), neighbours_lib.unchanged(parts))
+  return guided(parts, read_weights(weights), neighbours_lib.unchanged(parts))
 
 
 def uda(
@@ -373,16 +382,4 @@ def uda(
   made = neighbours_lib.consistency(
     parts, shift=shift, sigma=sigma, sharpen=sharpen, confidence=confidence
   )
-  return guided(parts, _weights({"distill": 0.0, **(weights or {})}), made)
-
-
-METHODS: dict[str, Callable[..., LossFn]] = {
-  "supervised": supervised,
-  "kd": kd,
-  "tgt": tgt,
-  "mixup_kd": mixup_kd,
-  "noise_kd": noise_kd,
-  "augmented_kd": augmented_kd,
-  "unlabelled_kd": unlabelled_kd,
-  "uda": uda,
-}
+  return guided(parts, read_weights({"distill": 0.0, **(weights or {})}), made)
