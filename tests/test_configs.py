@@ -97,17 +97,28 @@ def test_values_survive_json(path: pathlib.Path, argument: str) -> None:
       assert isinstance(item, plain | ml_collections.ConfigDict), key
 
 
-# Tracing ImageNet's networks five times takes a minute per file, and their
+# Tracing published networks for every arm takes a minute per file, and their
 # smoke tests differ in nothing but the data they replace.
-IMAGENET_SIZE = {"imagenet_fraction", "imagenet_lt", "places_lt", "sun_lt"}
-CHEAP = {"smoke-imagenet_lt"}
+PUBLISHED_SIZE = {
+  "amazon5",
+  "imagenet_fraction",
+  "imagenet_lt",
+  "imdb",
+  "mnli",
+  "places_lt",
+  "r52",
+  "sst2_low",
+  "sun_lt",
+  "yelp5",
+}
+CHEAP = {"smoke-imagenet_lt", "smoke-amazon5", "smoke-sst2_low"}
 builds = [
   pytest.param(
     path,
     argument,
     id=f"{argument or 'full'}-{path.stem}",
     marks=[pytest.mark.full_size]
-    if path.stem in IMAGENET_SIZE
+    if path.stem in PUBLISHED_SIZE
     and f"{argument or 'full'}-{path.stem}" not in CHEAP
     else [],
   )

@@ -114,6 +114,7 @@ class TestOtherWords:
       "sep_id": 3,
     }
     config["student"]["max_positions"] = 64
+    config["gallery_examples"] = 0  # Two programs fewer.
     return config
 
   def test_random_exploration_reads_the_text_again(self, words, tmp_path):

@@ -60,9 +60,8 @@ def default() -> ml_collections.ConfigDict:
     "sep_id": 0,  # Ends it, and parts a pair.
     "mask_id": 0,  # Stands for hidden words.
   }
-  # Lengths that batches of text are padded to, each a shape to compile; at most
-  # four, the last being that of `input_shape`. (): an eighth, a quarter, ... of it.
-  config.buckets = ()
+  # Each is a shape to compile; at most four, the last that of `input_shape`.
+  config.buckets = ()  # Lengths that texts are padded to; (): L/8, L/4, L/2, L.
   config.num_classes = 10  # Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.
