@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch")
+_PACKAGES += ("transformers",)
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
