@@ -187,16 +187,7 @@ def dataset(
       vocabulary on the training texts.
     vocab_size: tokens of that vocabulary at most.
     max_length: see `from_texts`.
-
-  Raises:
-    ValueError: a split without texts.
   """
-  for split, part in ((train, "train"), (test, "test")):
-    if not split.texts:
-      raise ValueError(
-        f"{name}/{part}: expected texts, got none: the file has nothing but its"
-        " header; get it again"
-      )
   if isinstance(tokenizer, Tokenizer):
     words = tokenizer
   elif tokenizer:
@@ -230,8 +221,13 @@ def numbered(
     what: the file, for messages.
 
   Raises:
-    ValueError: a label that is not among them.
+    ValueError: no label at all, or one that is not among them.
   """
+  if not values:
+    raise ValueError(
+      f"{what}: expected examples, got none behind the header; get the file"
+      " again"
+    )
   numbers = {label: number for number, label in enumerate(spelled)}
   for row, value in enumerate(values):
     if value not in numbers:

@@ -162,7 +162,9 @@ def _flat_product(
   at a time.
   """
   rows = x.reshape(-1, x.shape[-1])
-  product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **kwargs)
+  product = jax.lax.dot_general(
+    rows, kernel, (((1,), (0,)), ((), ())), **kwargs
+  )
   return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
