@@ -22,6 +22,7 @@ from tgt_jax import (
   export,
   models,
   settings as settings_lib,
+  teach,
   text_presets,
   train,
   weights,
@@ -215,19 +216,27 @@ def test_weights_of_another_vocabulary_are_named_first(tmp_path):
 
 
 def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
-  config = settings("labels", "kd")
-  config["student_weights"] = _converted(
-    tmp_path / "w.safetensors", num_classes=5
-  )
-  config["training"]["steps"] = 1
-  train.run(config, tmp_path / "run")
-  out = capsys.readouterr().out
-  said = [line for line in out.splitlines() if "drawn at random" in line]
-  assert len(said) == 1
-  assert said[0].endswith("classes: params/head/bias, params/head/kernel")
-  longest = [line for line in out.splitlines() if "is cut" in line]
-  assert len(longest) == 1
-  assert " texts have all 48 token ids" in longest[0]
+  config = settings_lib.checked(settings())
+  path = _converted(tmp_path / "w.safetensors", num_classes=5)
+  network = build.network(config, config["student"])
+  x = jnp.zeros((1, 48), jnp.int32)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+  for _ in range(2):  # Of two arms.
+    found = teach.starting_arrays(path, config["student"], shapes)
+  assert found.params["head"] == {"bias": None, "kernel": None}
+  (line,) = capsys.readouterr().out.splitlines()
+  assert line.startswith(f"{path}: drawn at random")
+  assert line.endswith("classes: params/head/bias, params/head/kernel")
+
+
+def test_a_run_says_how_many_texts_are_cut(capsys):
+  config = settings_lib.checked(settings())
+  found = experiment.load_sets(config).full
+  (line,) = [
+    line for line in capsys.readouterr().out.splitlines() if "is cut" in line
+  ]
+  longest = int(np.sum(found.read(np.arange(len(found)))[:, -1] != 0))
+  assert f"{longest} of {len(found)} texts have all 48 token ids" in line
 
 
 def test_bad_files_end_a_run_with_one_line(tmp_path):
