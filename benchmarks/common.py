@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch")
+_PACKAGES += ("transformers",)
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -123,14 +124,16 @@ def parser(doc: str) -> argparse.ArgumentParser:
 def keep_freed_memory() -> None:
   """Asks glibc to keep freed memory; does nothing where there is no glibc.
 
-  XLA frees its temporaries after every step. Above a threshold glibc returns
-  them to the system, and the next step pays for every page anew.
+  XLA frees its temporaries after every step. Above a threshold, and always
+  where they come from the heap of a thread, glibc returns them to the system,
+  and the next step pays for every page anew.
   """
   library = ctypes.CDLL(None) if sys.platform == "linux" else None
   mallopt = getattr(library, "mallopt", None)
   if mallopt is not None:
-    for parameter in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-      mallopt(parameter, 1 << 30)
+    mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+    mallopt(-4, 0)  # M_MMAP_MAX
+    mallopt(-8, 1)  # M_ARENA_MAX
 
 
 def prepare(threads: int, *, keep_memory: bool = False) -> int:

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,9 +20,12 @@ from tgt_jax import (
   evaluate,
   experiment,
   export,
+  models,
   settings as settings_lib,
+  teach,
   text_presets,
   train,
+  weights,
 )
 from tgt_jax.data import sentences, tokenizer
 
@@ -174,3 +181,85 @@ def test_pixel_noise_is_for_images(tmp_path):
   config["arms"]["tgt_random"] = {"method": {"name": "noise_kd"}}
   with pytest.raises(TypeError, match="floating"):
     build.abstract(config)
+
+
+def _converted(path: pathlib.Path, **changes) -> str:
+  """Weights of the experiment's student, with other arguments."""
+  words = text_presets.SENTENCE_WORDS
+  taken = {key: words[key] for key in ("vocab_size", "pad_id", "sep_id")}
+  spec = {**settings()["student"], **taken, **changes}
+  classes = spec.pop("num_classes", 2)
+  network = models.from_spec(models.MODELS, spec, num_classes=classes)
+  x = jnp.zeros((1, 48), jnp.int32)
+  params, state = network.init(jax.random.key(0), x)
+  card = weights.WeightsCard(
+    name="public",
+    family="models",
+    model=spec,
+    input_shape=(48,),
+    source="file",
+    sha256="0",
+    licence="CC0-1.0",
+    preprocessing=None,
+  )
+  tree = {"params": params, "model_state": state}
+  weights.save_converted(path, tree, card)
+  return str(path)
+
+
+def test_weights_of_another_vocabulary_are_named_first(tmp_path):
+  config = settings()
+  path = _converted(tmp_path / "w.safetensors", vocab_size=120)
+  config["student_weights"] = path
+  with pytest.raises(ValueError, match="has 120 tokens, 'bert' 99: its words"):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
+  config = settings_lib.checked(settings())
+  path = _converted(tmp_path / "w.safetensors", num_classes=5)
+  network = build.network(config, config["student"])
+  x = jnp.zeros((1, 48), jnp.int32)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+  for _ in range(2):  # Of two arms.
+    found = teach.starting_arrays(path, config["student"], shapes)
+  assert found.params["head"] == {"bias": None, "kernel": None}
+  (line,) = capsys.readouterr().out.splitlines()
+  assert line.startswith(f"{path}: drawn at random")
+  assert line.endswith("classes: params/head/bias, params/head/kernel")
+
+
+def test_a_run_says_how_many_texts_are_cut(capsys):
+  config = settings_lib.checked(settings())
+  found = experiment.load_sets(config).full
+  (line,) = [
+    line for line in capsys.readouterr().out.splitlines() if "is cut" in line
+  ]
+  longest = int(np.sum(found.read(np.arange(len(found)))[:, -1] != 0))
+  assert f"{longest} of {len(found)} texts have all 48 token ids" in line
+
+
+def test_bad_files_end_a_run_with_one_line(tmp_path):
+  (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\nbon caf\xe9\t0\n")
+  (tmp_path / "dev.tsv").write_bytes(b"sentence\tlabel\na dog\t0\n")
+  (tmp_path / "experiment.py").write_text(
+    "from configs import sst2_low\n"
+    "def get_config():\n"
+    "  config = sst2_low.get_config('smoke')\n"
+    "  with config.unlocked():\n"
+    "    config.data = {'name': 'glue', 'task': 'sst2', 'max_length': 48,"
+    f" 'data_dir': {str(tmp_path)!r}}}\n"
+    "  return config\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-m", "tgt_jax.main", f"--workdir={tmp_path / 'run'}"]
+    + [f"--config={tmp_path / 'experiment.py'}"],
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[1],
+  )
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith("error: ")
+  assert "train.tsv:2: expected UTF-8, got the byte 0xe9 in place 8" in line

@@ -71,6 +71,12 @@ def load_sets(config: settings.Config) -> Sets:
     _check_vocabulary(full.name, full.text.tokenizer, config["vocabulary"])
     _check_tokenizers(config)
     sizes = data.buckets(full, config["buckets"] or None) or ()
+    longest = int(np.sum(full.text.lengths == shape[0]))
+    print(
+      f"{full.name}: {longest} of {len(full)} texts have all {shape[0]} token"
+      " ids that data.max_length allows; what is longer is cut",
+      flush=True,
+    )
     print(
       f"{full.name}: batches are padded to {', '.join(map(str, sizes))} token"
       f" ids, so a program is compiled at most {len(sizes)} times",

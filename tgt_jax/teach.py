@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -78,6 +79,12 @@ def _made_of(section: dict[str, Any], path: str, *data_and_others: Any) -> Any:
   return *trained, *([weights.sha256_of(path)] if path else [])
 
 
+@functools.cache
+def _say_once(message: str) -> None:
+  """Prints; all arms and seeds begin with the same file."""
+  print(message, flush=True)
+
+
 def starting_arrays(
   path: str, spec: dict[str, Any], shapes: tuple[Any, Any]
 ) -> Frozen | None:
@@ -94,6 +101,12 @@ def starting_arrays(
   inside = state["generator"] if spec.get("whitened") else state
   template = {"params": params, "model_state": inside}
   found = weights.start_from(path, template, spec)
+  drawn = set(trees.flatten_names(template)) - set(trees.flatten_names(found))
+  if drawn:
+    _say_once(
+      f"{path}: drawn at random, as the file lacks them or has them for other"
+      f" classes: {', '.join(sorted(drawn))}"
+    )
   state = found["model_state"]
   if spec.get("whitened"):  # The file knows nothing of the moments.
     moments = dict.fromkeys(("mean", "std"))

@@ -60,7 +60,8 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   config, workdir = settings.checked(config), pathlib.Path(workdir)
   sets = load_sets(config)
   for name in config["arms"]:  # A mistake shows before the teacher trains.
-    build.arm(config, name, sets.counts)
+    arm = build.arm(config, name, sets.counts)
+    _start(arm.config, arm)
   _group_names(sets.counts, config["groups"])
   mesh = None
   if jax.device_count() > 1:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tgt_jax import data
-from tgt_jax.data import text, tokenizer as tokenizer_lib
+from tgt_jax.data import text, tokenizer as tokenizer_lib, topics
 
 pytest.importorskip("tokenizers")
 
@@ -123,3 +123,121 @@ def test_errors():
     _source(num_classes=2)
   with pytest.raises(ValueError, match="f.tsv: example 1: label 'z': expected"):
     text.numbered(["x", "z"], ("x", "y"), what="f.tsv")
+
+
+def test_an_empty_text_is_its_frame():
+  source = _source(["", " \n\t", "a dog", ""], pairs=["", "", "", "a dog"])
+  cls, sep, pad = _WORDS.cls_id, _WORDS.sep_id, _WORDS.pad_id
+  ids = source.read(np.arange(4))
+  assert ids[0].tolist() == ids[1].tolist() == [cls, sep, sep, *[pad] * 3]
+  assert ids[2, -3:].tolist() == [sep, sep, pad]
+  assert ids[3, :2].tolist() == [cls, sep]
+
+
+# By reader: a file of its training split, two examples in it, and the rest.
+_FILES = {
+  "glue": ("train.tsv", b"sentence\tlabel\na dog\t0\nthe cat\t1\n"),
+  "reviews_csv": ("train.csv", b'"1","a dog"\n"5","the cat"\n'),
+  "topics": (
+    topics.CORPORA["r8"].files[0],
+    b"Category\tText\nd\tstring\nclass\t\nx\ta dog\ny\tthe cat\n",
+  ),
+  "imdb": ("train/neg/0.txt", b"a dog\nthe cat\n"),
+}
+_REST = {
+  "glue": ["dev.tsv"],
+  "reviews_csv": ["test.csv"],
+  "topics": [topics.CORPORA["r8"].files[1]],
+  "imdb": ["train/pos/0.txt", "test/neg/0.txt", "test/pos/0.txt"],
+}
+_ARGUMENTS = {
+  "glue": {"task": "sst2"},
+  "reviews_csv": {"corpus": "yelp5"},
+  "topics": {"corpus": "r8", "check_counts": False},
+  "imdb": {},
+}
+
+
+def _load(reader, folder, content):
+  """Reads a data set whose training file has this content."""
+  name, good = _FILES[reader]
+  for path in (name, *_REST[reader]):
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content if path == name else good)
+  return data.DATASETS[reader](data_dir=folder, **_ARGUMENTS[reader])
+
+
+@pytest.mark.parametrize("reader", _FILES)
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda good: good.replace(b"\n", b"\r\n"),
+    lambda good: b"\xef\xbb\xbf" + good,
+  ],
+  ids=["CRLF", "byte order mark"],
+)
+def test_forms_of_the_same_file(reader, change, tmp_path):
+  good = _FILES[reader][1]
+  want = _load(reader, tmp_path / "good", good).train
+  found = _load(reader, tmp_path / "other", change(good)).train
+  assert len(found) == 2
+  assert found.fingerprint == want.fingerprint
+
+
+@pytest.mark.parametrize("reader", _FILES)
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda good: b"", "{name} is empty: expected text"),
+    (
+      lambda good: good + b"caf\xe9\n",
+      "{name}:{next}: expected UTF-8, got the byte 0xe9 in place 4; convert",
+    ),
+    (
+      lambda good: good.decode().encode("utf-16"),
+      "{name}:1: expected UTF-8, got the byte 0xff in place 1; convert",
+    ),
+    (
+      lambda good: good + b"a\0b\n",
+      "{name}:{next}: expected text in UTF-8, got a NUL byte; convert",
+    ),
+    (
+      lambda good: good.replace(b"\n", b"\r"),
+      "{name}: expected lines that end with LF or CRLF, got CR alone; convert",
+    ),
+  ],
+  ids=["empty", "Latin-1", "UTF-16", "NUL", "CR"],
+)
+def test_files_that_are_no_text(reader, change, message, tmp_path):
+  name, good = _FILES[reader]
+  number = good.count(b"\n") + 1
+  with pytest.raises(ValueError) as error:
+    _load(reader, tmp_path, change(good))
+  assert message.format(name=name, next=number) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "reader, content, message",
+  [
+    (
+      "glue",
+      b"sentence\na dog\n",
+      "expected the columns sentence, label, got s",
+    ),
+    ("glue", b"\n\n", "expected the columns sentence, label, got"),
+    ("glue", b"sentence\tlabel\n", "train.tsv: expected examples, got none"),
+    ("glue", b"sentence\tlabel\na\t0\nb\n", "tsv:3: expected 2 columns, got 1"),
+    ("reviews_csv", b'"1"\n', "example 0: expected the 2 columns label, text"),
+    ("reviews_csv", b'"1",a\rb\n', "train.csv:1: new-line character seen in"),
+    ("reviews_csv", b'"6","a"\n', "example 0: label '6': expected one of 1, 2"),
+    (
+      "topics",
+      b"a\tb\nd\tstring\nclass\n\n",
+      "r8-train.tab: expected examples, got",
+    ),
+    ("topics", b"a\tb\nd\tstring\nclass\nx\n", "row 4: expected a label and a"),
+  ],
+)
+def test_rows_that_do_not_fit(reader, content, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    _load(reader, tmp_path, content)

@@ -107,13 +107,14 @@ _PARAPHRASE = ("msr_paraphrase_train.txt", "msr_paraphrase_test.txt")
 
 def _read(path: pathlib.Path, task: _Task) -> text.Split:
   """Reads a TSV file, in which a quotation mark is a character like others."""
-  # Not splitlines, which also cuts at characters within a text.
-  lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-  rows = [line.rstrip("\r").split("\t") for line in lines]
+  lines = [line.rstrip("\r\n") for line in text.lines(path)]
+  while lines and not lines[-1]:
+    lines.pop()
+  rows = [line.split("\t") for line in lines]
   header = list(task.header)
   start = 1 if header else 2  # The number of the first row, for messages.
   if not header:
-    header, rows = rows[0], rows[1:]
+    header, rows = (rows or [[]])[0], rows[1:]
   missing = [name for name in task.columns if name and name not in header]
   if missing:
     raise ValueError(

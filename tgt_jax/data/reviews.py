@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import pathlib
 
@@ -30,16 +29,15 @@ def _unescape(value: str) -> str:
 def _read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> text.Split:
   texts: list[str] = []
   labels: list[str] = []
-  with path.open(encoding="utf-8", newline="") as file:
-    for row in csv.reader(file):
-      if len(row) != len(columns):
-        raise ValueError(
-          f"{path}: example {len(texts)}: expected the {len(columns)} columns"
-          f" {', '.join(columns)}, got {len(row)}; is it the file of another"
-          " data set?"
-        )
-      labels.append(row[0])
-      texts.append(" ".join(_unescape(part) for part in row[1:] if part))
+  for row in text.rows(path):
+    if len(row) != len(columns):
+      raise ValueError(
+        f"{path}: example {len(texts)}: expected the {len(columns)} columns"
+        f" {', '.join(columns)}, got {len(row)}; is it the file of another"
+        " data set?"
+      )
+    labels.append(row[0])
+    texts.append(" ".join(_unescape(part) for part in row[1:] if part))
   spelled = [str(stars) for stars in range(1, 6)]
   return text.Split(texts, text.numbered(labels, spelled, what=str(path)))
 
@@ -142,7 +140,7 @@ def _read_folders(folder: pathlib.Path) -> text.Split:
         f" archive from {_IMDB_HOME} and unpack it, or leave data_dir out to"
         " read what TFDS has prepared."
       )
-    texts += [path.read_text(encoding="utf-8") for path in found]
+    texts += ["".join(text.lines(path)) for path in found]
     labels += [label] * len(found)
   return text.Split(texts, np.array(labels, np.int64))
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +44,9 @@ def from_texts(
   """Returns a source that holds its token ids in memory.
 
   Args:
-    texts: N texts.
+    texts: N texts. An empty one is its frame alone, [CLS] [SEP]; with a
+      tokenizer without a frame it is all padding, to which an encoder attends
+      evenly.
     labels: integers [N] in [0, num_classes).
     tokenizer: splits the texts and says what padding is.
     max_length: L, ids of a text at most; longer ones are cut. The source's
@@ -102,6 +106,65 @@ class Split(NamedTuple):
   pairs: list[str] | None = None
 
 
+def lines(path: pathlib.Path) -> Iterator[str]:
+  """Yields the lines of a file in UTF-8, with their ends.
+
+  Lines end with LF or CRLF. Whatever else ends lines elsewhere may stand
+  within a text.
+
+  Raises:
+    ValueError: an empty file, or what is not text in UTF-8; names the line.
+  """
+  number = 0
+  with path.open("rb") as file:
+    for number, line in enumerate(file, 1):
+      yield _decoded(line, path, number)
+  if not number:
+    raise ValueError(f"{path} is empty: expected text; get the file again")
+
+
+def _decoded(line: bytes, path: pathlib.Path, number: int) -> str:
+  try:
+    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f"{path}:{number}: expected UTF-8, got the byte"
+      f" 0x{line[error.start]:02x} in place {error.start + 1}; convert the file"
+      " (iconv -t UTF-8) or get it again"
+    ) from error
+  if "\0" in text:
+    raise ValueError(
+      f"{path}:{number}: expected text in UTF-8, got a NUL byte; convert the"
+      " file (UTF-16 has them), or get it again"
+    )
+  if number == 1 and "\n" not in text and "\r" in text.rstrip("\r"):
+    raise ValueError(
+      f"{path}: expected lines that end with LF or CRLF, got CR alone; convert"
+      " the file (tr '\\r' '\\n')"
+    )
+  return text
+
+
+def rows(path: pathlib.Path, **dialect: Any) -> Iterator[list[str]]:
+  """Yields the rows of a file of separated values.
+
+  Args:
+    path: in UTF-8, see `lines`.
+    **dialect: of `csv.reader`.
+
+  Raises:
+    ValueError: what cannot be read; names the line.
+  """
+  reader = csv.reader(lines(path), **dialect)
+  try:
+    yield from reader
+  except csv.Error as error:
+    raise ValueError(
+      f"{path}:{reader.line_num}: {error}; expected quotation marks in pairs"
+      " and fields that end with their line; get the file again"
+    ) from error
+
+
 def dataset(
   name: str,
   train: Split,
@@ -158,8 +221,13 @@ def numbered(
     what: the file, for messages.
 
   Raises:
-    ValueError: a label that is not among them.
+    ValueError: no label at all, or one that is not among them.
   """
+  if not values:
+    raise ValueError(
+      f"{what}: expected examples, got none behind the header; get the file"
+      " again"
+    )
   numbers = {label: number for number, label in enumerate(spelled)}
   for row, value in enumerate(values):
     if value not in numbers:

@@ -50,8 +50,7 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[str]]:
   """Returns labels and texts; rows without a label are left out."""
   before = csv.field_size_limit(_FIELD_LIMIT)
   try:
-    with path.open(encoding="utf-8", newline="") as file:
-      rows = list(csv.reader(file, delimiter="\t"))
+    rows = list(text.rows(path, delimiter="\t"))
   finally:
     csv.field_size_limit(before)
   if len(rows) < 3 or rows[2][0] != "class":

@@ -152,9 +152,31 @@ def layer_norm(eps: float, dtype: jnp.dtype, **kwargs: Any) -> nn.LayerNorm:
   )
 
 
+def _flat_product(
+  x: Array, kernel: Array, dimensions: Any, **kwargs: Any
+) -> Array:
+  """`x @ kernel` as one product of matrices, as `nn.Dense` asks for it.
+
+  With batch and length as two axes XLA on a CPU transposes what the kernel's
+  gradient contracts, and with it repeats the normalisation before it, a column
+  at a time.
+  """
+  rows = x.reshape(-1, x.shape[-1])
+  product = jax.lax.dot_general(
+    rows, kernel, (((1,), (0,)), ((), ())), **kwargs
+  )
+  return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def dense(features: int, dtype: jnp.dtype, **kwargs: Any) -> nn.Dense:
   """Returns an affine map, drawn from N(0, 0.02^2)."""
-  return nn.Dense(features, dtype=dtype, kernel_init=normal_init, **kwargs)
+  return nn.Dense(
+    features,
+    dtype=dtype,
+    kernel_init=normal_init,
+    dot_general=_flat_product,
+    **kwargs,
+  )
 
 
 class Attention(nn.Module):

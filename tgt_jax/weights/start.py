@@ -12,6 +12,7 @@ import numpy as np
 
 from tgt_jax import models, trees
 from tgt_jax.weights.cards import load_converted
+from tgt_jax.weights.words import TABLE
 
 # The classifier of every network of ours; another number of classes has another
 # one, which is drawn.
@@ -37,8 +38,8 @@ def start_from(
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: weights of another model, arrays that do not fit, or a mean
-      or std that differs from what they were trained with.
+    ValueError: weights of another model or vocabulary, arrays that do not fit,
+      or a mean or std that differs from what they were trained with.
   """
   tree, card = load_converted(path)
   if card.family == "models" and card.preprocessing is not None:
@@ -52,6 +53,14 @@ def start_from(
           f" {name} there"
         )
   have, want = trees.flatten_names(tree), trees.flatten_names(template)
+  for name, leaf in want.items():
+    if TABLE.search(name) and name in have and len(have[name]) != len(leaf):
+      raise ValueError(
+        f"{path} has {len(have[name])} tokens, {spec['name']!r} {len(leaf)}: its"
+        " words are not those of the run. Name its tokenizer and set vocab_size"
+        " to what it has, or take the rows of other words:"
+        " python -m tgt_jax.weights words"
+      )
   drawn = {
     name
     for name, leaf in want.items()

@@ -14,7 +14,7 @@ from tgt_jax import data, generators, models, registry, trees
 from tgt_jax.weights.cards import WeightsCard, load_converted
 
 # Leaves with a row for every token.
-_TABLE = re.compile(r"(^|/)((word|tokens)/embedding|logits_bias)$")
+TABLE = re.compile(r"(^|/)((word|tokens)/embedding|logits_bias)$")
 _IDS = ("pad_id", "cls_id", "sep_id", "mask_id")
 
 
@@ -40,7 +40,7 @@ def change_words(
   """
   tree, card = load_converted(path)
   flat = trees.flatten_names(tree)
-  found = {name: array for name, array in flat.items() if _TABLE.search(name)}
+  found = {name: array for name, array in flat.items() if TABLE.search(name)}
   if not found:
     raise ValueError(f"{path}: {card.model['name']} has no table of words")
   known = old.backend.get_vocab()
