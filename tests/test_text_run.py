@@ -121,7 +121,10 @@ class TestOtherWords:
       "sep_id": 3,
     }
     config["student"]["max_positions"] = 64
-    config["gallery_examples"] = 0  # Two programs fewer.
+    # Fewer programs to compile: no pictures, and a teacher as it was drawn.
+    config["gallery_examples"] = 0
+    for part in ("generator", "labeler"):
+      config[f"{part}_training"]["steps"] = 0
     return config
 
   def test_random_exploration_reads_the_text_again(self, words, tmp_path):
