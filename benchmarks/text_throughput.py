@@ -42,7 +42,7 @@ _PAD, _EOS, _FIRST = {"bert": 0, "bart": 1}, 2, 200
 
 def _arguments() -> Any:
   options = common.parser(__doc__)
-  options.set_defaults(rounds=7)
+  options.set_defaults(rounds=5)
   options.add_argument(
     "--bert", nargs="*", choices=_BERT, default=["tiny", "minilm"]
   )
