@@ -100,6 +100,7 @@ def test_values_survive_json(path: pathlib.Path, argument: str) -> None:
 # Tracing published networks for every arm takes a minute per file, and their
 # smoke tests differ in nothing but the data they replace.
 PUBLISHED_SIZE = {
+  "cifar100_lt",
   "amazon5",
   "imagenet_fraction",
   "imagenet_lt",
@@ -117,7 +118,7 @@ builds = [
     path,
     argument,
     id=f"{argument or 'full'}-{path.stem}",
-    marks=[pytest.mark.full_size]
+    marks=[pytest.mark.thorough]
     if path.stem in PUBLISHED_SIZE
     and f"{argument or 'full'}-{path.stem}" not in CHEAP
     else [],
@@ -137,7 +138,7 @@ def test_config_builds(path: pathlib.Path, argument: str) -> None:
     assert isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-@pytest.mark.full_size
+@pytest.mark.thorough
 @pytest.mark.parametrize("argument", ["smoke", "resnet50,taesd,smoke"])
 def test_image_experiment_runs_to_its_end(
   argument: str, tmp_path: pathlib.Path

@@ -103,7 +103,7 @@ def test_eight_devices_train_the_same_students(tmp_path, one_device):
   same(one_device, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_train_the_same_students(tmp_path, one_device):
   helpers.run_processes(TRAIN, 2, tmp_path, timeout=400)
   same(one_device, tmp_path)

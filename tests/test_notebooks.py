@@ -33,7 +33,7 @@ def test_no_outputs(path: pathlib.Path) -> None:
     assert cell["execution_count"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @notebooks
 def test_runs(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
   """As a program: the cells refer to themselves as `__main__`."""

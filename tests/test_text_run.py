@@ -44,9 +44,9 @@ def settings(*arms, **changes):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  """One of each kind: words replaced or filled in, soft tokens, states."""
+  """Words replaced on the host, and states moved on the device."""
   workdir = tmp_path_factory.mktemp("run")
-  config = settings("kd_replace", "mate_kd", "mixup_kd", "tgt_gradient")
+  config = settings("kd_replace", "tgt_gradient")
   config["training"]["steps"] = 3
   return workdir, config, train.run(config, workdir)
 
@@ -65,6 +65,15 @@ def test_arms_of_a_text_experiment_run(finished):
   # Moves have the length of the radius, in units of the states' spread.
   np.testing.assert_allclose(of("tgt_gradient", "explore/step"), 0.5, rtol=1e-3)
   assert 0 < np.mean(of("kd_replace", "explore/step")) < 0.5
+
+
+@pytest.mark.thorough
+def test_every_arm_of_a_text_experiment_runs(tmp_path):
+  config = settings(*text_presets.arms())
+  found = train.run(config, tmp_path)
+  assert len(found.arms) == len(text_presets.arms())
+  for arm in found.arms:
+    assert np.isfinite(arm.seeds[0].metrics["nll"]), arm.name
 
 
 def test_the_report_shows_sentences(finished):

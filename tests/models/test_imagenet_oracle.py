@@ -273,7 +273,7 @@ def _stages(model: Any, names: tuple[str, ...]) -> list[Any]:
 @pytest.mark.parametrize(
   "name",
   [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.full_size)
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough)
     for name in CASES
   ],
 )

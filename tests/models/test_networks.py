@@ -83,7 +83,7 @@ def test_every_model_is_under_test() -> None:
 @pytest.mark.parametrize(
   "name",
   [
-    pytest.param(name, marks=pytest.mark.full_size) if name in DEEP else name
+    pytest.param(name, marks=pytest.mark.thorough) if name in DEEP else name
     for name in SMALL
   ],
 )
