@@ -21,6 +21,7 @@ from tgt_jax import results
 
 
 def _run(**changes):
+  changes = {"columns": ["balanced", "few"], **changes}
   return run_folders.run(
     run_folders.arm("kd", [0.79, 0.80, 0.81]),
     run_folders.arm("big", [0.95, 0.95], reference=True),
@@ -39,8 +40,21 @@ def test_round_trip(tmp_path: pathlib.Path):
     class_names=list(run_folders.NAMES),
     class_counts=[40, 15, 5],
     groups=["many", "medium", "few"],
+    beside=[],
   )
   assert results.read_results(tmp_path / "results.json") == found
+
+
+def test_what_stands_beside_and_the_columns_of_the_run(tmp_path: pathlib.Path):
+  words = results.TeacherResult("TF-IDF", None, {"macro_f1": 0.5}, [0.5])
+  run = _run(beside=[words], columns=["macro_f1", "balanced"])
+  results.write_results(tmp_path, run)
+  found = results.read_results(tmp_path)
+  assert list(found.beside) == [words]
+  table = results.results_table(found)
+  assert table.header[1:3] == ["macro_f1 %", "balanced %"]
+  assert [row[0] for row in table.rows][-2:] == ["teacher", "TF-IDF"]
+  assert table.rows[-1][1:3] == ["50.0", "–"]
 
 
 def test_arrays_and_what_is_not_finite(tmp_path: pathlib.Path):

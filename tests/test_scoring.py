@@ -100,7 +100,7 @@ def test_answers_at_hand_score_as_when_asked_for():
   asked = scoring.score(
     np.zeros((1, 1)), batches(), logits=lambda variables, x: x, **counts
   )
-  found = scoring.score_answers(logits, labels, **counts)
+  found = scoring.score_answers(logits, logits, labels, **counts)
   assert found.keys() == asked.keys()
   for name, value in found.items():
     np.testing.assert_allclose(value, asked[name], rtol=1e-5, err_msg=name)

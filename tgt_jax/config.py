@@ -60,8 +60,7 @@ def default() -> ml_collections.ConfigDict:
     "sep_id": 0,  # Ends it, and parts a pair.
     "mask_id": 0,  # Stands for hidden words.
   }
-  # Each is a shape to compile; at most four, the last that of `input_shape`.
-  config.buckets = ()  # Lengths that texts are padded to; (): L/8, L/4, L/2, L.
+  config.buckets = ()  # Up to four lengths to pad texts to; (): L/8, L/4, L/2, L.
   config.num_classes = 10  # Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.
@@ -130,6 +129,8 @@ def default() -> ml_collections.ConfigDict:
     "together": "auto",  # Seeds as one program: "auto", "always", "never".
   }
   config.arms = arms({"student": {}})  # name: {section: overrides}.
+  config.columns = ("balanced", "many", "medium", "few", "agreement")  # Shown.
+  config.bag_of_words = False  # Of texts: TF-IDF and a linear model beside.
   config.main_arm = "student"  # Whose first student is delivered.
   config.reference_arms = ()  # Arms that use what the others do not have.
 

@@ -325,3 +325,22 @@ class Experiment(NamedTuple):
       self.runtime,
       columns={"teacher_logits": said},
     )
+
+  def row(
+    self, logits: np.ndarray, description: str, parameters: int | None = None
+  ) -> results_lib.TeacherResult:
+    """A row of the table for what was said of the test split, [N, K]."""
+    scores = scoring.score_answers(
+      logits,
+      self.columns["test"]["teacher_logits"],
+      self.sets.test.labels,
+      class_counts=self.sets.counts,
+      groups=thresholds(self.config),
+    )
+    found = scoring.seed_results(scores, (self.config["seed"],))[0]
+    return results_lib.TeacherResult(
+      description=description,
+      parameters=parameters,
+      metrics=found.metrics,
+      per_class=found.per_class,
+    )

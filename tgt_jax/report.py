@@ -301,10 +301,10 @@ def _table(results: Results) -> str:
     for metric, value in seed.metrics.items()
     if value is not None
   }
-  columns = [m for m in results_lib.COLUMNS if m in known]
+  columns = [m for m in results.columns if m in known]
   main_table = results_lib.results_table(results, columns=columns)
   parts = [tables.render(main_table, style="html")]
-  others = [m for m in known if m not in results_lib.COLUMNS]
+  others = [m for m in known if m not in results.columns]
   if others:
     more = results_lib.results_table(results, columns=others)
     text = tables.render(more._replace(notes=()), style="html")

@@ -7,6 +7,7 @@ The file is strict JSON of this form (`…` stands for more of the same):
     "schema": 1,
     "title": "Digits, long-tailed",
     "main_arm": "tgt_gradient",        // whose first seed is student.*
+    "columns": ["balanced", …],        // metrics of the table, in order
     "selection": "last step",          // which step was evaluated: never the
                                        // best one on the evaluation split
     "splits": {"train": "…", "eval": "…"},           // what they are, in words
@@ -19,6 +20,7 @@ The file is strict JSON of this form (`…` stands for more of the same):
     "command": "python -m tgt_jax.main …",
     "teacher": {"description": "…", "parameters": 1, "metrics": {…},
                 "per_class": […]},                               // or null
+    "beside": [{…}, …],                // classifiers of other kinds, as "teacher"
     "arms": [
       {
         "name": "tgt_gradient", "method": "TGT, gradient ascent, …",
@@ -31,7 +33,7 @@ The file is strict JSON of this form (`…` stands for more of the same):
   }
 
 Metrics are fractions in [0, 1] (`accuracy`, `balanced`, `many`, `medium`,
-`few`, `agreement`, `ece`, with more than ten classes `top5`) or nats (`nll`);
+`few`, `macro_f1`, `agreement`, `ece`, with more than ten classes `top5`) or nats (`nll`);
 others may stand beside them.
 `null` stands for what is not defined: a group without classes, a diverged
 seed. `ms_per_step` and `wall_seconds` are of one seed; seeds that were trained
@@ -64,11 +66,13 @@ _PERCENT = frozenset(
     "many",
     "medium",
     "few",
+    "macro_f1",
     "agreement",
     "ece",
   }
 )
 _LOWER_IS_BETTER = frozenset({"nll", "ece"})
+METRICS = _PERCENT | _LOWER_IS_BETTER  # That a config may show.
 _PACKAGES = ("tgt_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -118,7 +122,7 @@ class ArmResult:
 
 @dataclasses.dataclass(frozen=True)
 class TeacherResult:
-  """The labeler on the evaluation split, and what else is known of it."""
+  """A classifier that is no student, on the evaluation split."""
 
   description: str
   parameters: int | None
@@ -138,6 +142,8 @@ class Results:
   fingerprints: Mapping[str, str]
   arms: Sequence[ArmResult]
   teacher: TeacherResult | None = None
+  beside: Sequence[TeacherResult] = ()
+  columns: Sequence[str] = COLUMNS
   groups: Sequence[str] = ()
   selection: str = "last step"
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -240,9 +246,15 @@ def _best(
 
 
 def results_table(
-  results: Results, *, columns: Sequence[str] = COLUMNS
+  results: Results, *, columns: Sequence[str] | None = None
 ) -> tables.Table:
-  """Returns the table: arms, then reference arms, then the teacher."""
+  """Returns the table: arms, reference arms, the teacher, others beside.
+
+  Args:
+    results: the run.
+    columns: metrics to show; by default those of the run.
+  """
+  columns = results.columns if columns is None else columns
   arms = sorted(results.arms, key=lambda arm: arm.reference)
   rows, rules = [], []
   for number, arm in enumerate(arms):
@@ -252,12 +264,14 @@ def results_table(
     ms = "–" if arm.ms_per_step is None else f"{arm.ms_per_step:.2f}"
     name = arm.name + (" (reference)" if arm.reference else "")
     rows.append([name, *cells, f"{arm.parameters:,}", ms])
-  if results.teacher is not None:
+  others = [("teacher", results.teacher)] if results.teacher else []
+  others += [(one.description, one) for one in results.beside]
+  if others:
     rules.append(len(rows))
-    teacher = results.teacher
-    cells = [format_value(m, teacher.metrics.get(m)) for m in columns]
-    size = "–" if teacher.parameters is None else f"{teacher.parameters:,}"
-    rows.append(["teacher", *cells, size, "–"])
+  for name, one in others:
+    cells = [format_value(m, one.metrics.get(m)) for m in columns]
+    size = "–" if one.parameters is None else f"{one.parameters:,}"
+    rows.append([name, *cells, size, "–"])
   header = ["arm", *map(label, columns), "parameters", "ms/step"]
   best = _best(arms, columns)
   return tables.Table(
@@ -292,7 +306,7 @@ def format_table(
   results: Results,
   *,
   style: str = "text",
-  columns: Sequence[str] = COLUMNS,
+  columns: Sequence[str] | None = None,
   ascii_only: bool | None = None,
 ) -> str:
   """Returns the run's table as text, Markdown or HTML.
@@ -300,7 +314,7 @@ def format_table(
   Args:
     results: the run.
     style: `text`, `markdown` or `html`.
-    columns: metrics to show.
+    columns: metrics to show; by default those of the run.
     ascii_only: without Unicode; by default, where the console lacks a sign.
   """
   table = results_table(results, columns=columns)
@@ -360,6 +374,7 @@ def _parse(found: dict[str, Any]) -> Results:
   if schema != SCHEMA:
     raise ValueError(f"expected schema {SCHEMA}, got {schema!r}")
   teacher = found.pop("teacher", None)
+  beside = [TeacherResult(**one) for one in found.pop("beside", ())]
   arms = [
     ArmResult(**{**arm, "seeds": [SeedResult(**s) for s in arm["seeds"]]})
     for arm in found.pop("arms")
@@ -367,5 +382,6 @@ def _parse(found: dict[str, Any]) -> Results:
   return Results(
     arms=arms,
     teacher=None if teacher is None else TeacherResult(**teacher),
+    beside=beside,
     **found,
   )

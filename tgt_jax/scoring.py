@@ -84,6 +84,7 @@ def score(
 
 def score_answers(
   logits: np.ndarray,
+  teacher_logits: np.ndarray,
   labels: np.ndarray,
   *,
   class_counts: np.ndarray,
@@ -92,7 +93,8 @@ def score_answers(
   """Scores what was said of a whole split, without asking again.
 
   Args:
-    logits: [N, K]; they are taken as the teacher's.
+    logits: [N, K].
+    teacher_logits: [N, K], for the agreement.
     labels: [N].
     class_counts: training examples per class, [K].
     groups: thresholds, see `longtail.many_medium_few`.
@@ -103,7 +105,7 @@ def score_answers(
   batch = {
     "label": labels,
     "mask": np.ones(len(labels), np.float32),
-    "teacher_logits": logits,
+    "teacher_logits": teacher_logits,
   }
   total = jax.device_get(training.jit_once(_sums)(logits, batch))
   total = jax.tree.map(lambda a: np.asarray(a)[None], total)

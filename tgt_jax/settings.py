@@ -18,7 +18,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tgt_jax import checks, data, generators, methods, models, registry
+from tgt_jax import (
+  checks,
+  data,
+  generators,
+  methods,
+  models,
+  registry,
+  results,
+)
 
 Config = dict[str, Any]
 
@@ -165,6 +173,10 @@ def checked(config: Any) -> Config:
     **{"long_tail.imbalance_ratio": config["long_tail"]["imbalance_ratio"]}
   )
   _augmentations(config, config["augment"], "augment")
+  for name in config["columns"]:
+    checks.one_of(results.METRICS, columns=name)
+  if config["bag_of_words"] and len(config["input_shape"]) != 1:
+    raise ValueError("bag_of_words counts the words of texts; set it to False")
   for part in ("generator_training", "labeler_training"):
     _at_least(0, config, part, "steps")
     _at_least(1, config, part, "batch_size")

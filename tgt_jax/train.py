@@ -38,7 +38,6 @@ from tgt_jax.experiment import (
   open_writer,
   read_config,
   student_folder,
-  thresholds,
 )
 from tgt_jax.methods import METHODS
 
@@ -300,22 +299,22 @@ def _export(
 
 
 def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
-  """The labeler's row of the table, from what it said of the test split."""
+  """The labeler's row."""
   config = experiment.config
   arrays = experiment.prepared.frozen["labeler"]
-  scores = scoring.score_answers(
+  return experiment.row(
     experiment.columns["test"]["teacher_logits"],
-    experiment.sets.test.labels,
-    class_counts=experiment.sets.counts,
-    groups=thresholds(config),
+    f"{config['labeler']['name']} x {config['num_labelers']}",
+    models.parameter_count([f.params for f in arrays]),
   )
-  found = scoring.seed_results(scores, (config["seed"],))[0]
-  return results_lib.TeacherResult(
-    description=f"{config['labeler']['name']} x {config['num_labelers']}",
-    parameters=models.parameter_count([f.params for f in arrays]),
-    metrics=found.metrics,
-    per_class=found.per_class,
-  )
+
+
+def _beside(experiment: Experiment) -> list[results_lib.TeacherResult]:
+  """Rows of classifiers that are no networks."""
+  if not experiment.config["bag_of_words"]:
+    return []
+  train, test = experiment.sets.train, experiment.sets.test
+  return [experiment.row(data.bag_of_words(train, test), "TF-IDF")]
 
 
 def _finish(
@@ -346,6 +345,8 @@ def _finish(
     },
     arms=arms,
     teacher=_teacher_result(experiment),
+    beside=_beside(experiment),
+    columns=config["columns"],
     versions=record["versions"],
     hardware=record["hardware"],
     command=record["command"],

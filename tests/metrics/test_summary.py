@@ -73,7 +73,21 @@ def test_summary_is_what_scikit_learn_says():
     summary["per_class"],
     sklearn.metrics.recall_score(labels, predictions, average=None),
   )
+  assert summary["macro_f1"] == pytest.approx(
+    sklearn.metrics.f1_score(labels, predictions, average="macro")
+  )
   assert "many" not in summary
+
+
+def test_f1_of_classes_that_are_labels_or_predictions():
+  """Class 2 is only predicted, class 3 only a label, class 4 neither."""
+  labels, predicted = np.array([0, 0, 1, 1, 3]), np.array([0, 2, 1, 0, -1])
+  confusion = metrics.confusion_matrix(labels, predicted, 5)
+  assert metrics.summarize_confusion(confusion)["macro_f1"] == pytest.approx(
+    sklearn.metrics.f1_score(
+      labels, predicted, average="macro", labels=[0, 1, 2, 3], zero_division=0
+    )
+  )
 
 
 def test_an_empty_group_is_nan():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tgt_jax.data.augment import IMAGE_AUGMENTATIONS, Augmentation
 from tgt_jax.data.augment_text import TEXT_AUGMENTATIONS
+from tgt_jax.data.bag_of_words import answers as bag_of_words
 from tgt_jax.data.cuts import (
   PROFILES,
   Holdout,
@@ -40,6 +41,7 @@ __all__ = [
   "load_tokenizer",
   "translation",
   "from_texts",
+  "bag_of_words",
   "subset",
   # Cuts.
   "PROFILES",

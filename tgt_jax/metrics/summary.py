@@ -86,9 +86,11 @@ def summarize_confusion(
 
   Returns:
     "accuracy"; "balanced_accuracy", the mean over evaluated classes;
-    "per_class", an array [..., K]; with `train_counts` also "many", "medium"
-    and "few", means over those classes. NaN stands for a class without
-    examples and for an empty group.
+    "macro_f1", the mean of 2 TP / (2 TP + FP + FN) over the classes that are a
+    label or a prediction of some example; "per_class", an array [..., K] of
+    accuracies; with `train_counts` also "many", "medium" and "few", means over
+    those classes. NaN stands for a class without examples and for an empty
+    group.
 
   Raises:
     ValueError: another shape, or not one training count per class.
@@ -103,11 +105,13 @@ def summarize_confusion(
   correct = np.diagonal(confusion, axis1=-2, axis2=-1)
   per_class = _divide(correct, confusion.sum(axis=-1))
   everything = np.ones(num_classes, bool)
+  named = confusion.sum(axis=-2)[..., :num_classes] + confusion.sum(axis=-1)
   summary = {
     "accuracy": _number(
       _divide(correct.sum(axis=-1), confusion.sum(axis=(-2, -1)))
     ),
     "balanced_accuracy": _mean_over(per_class, everything),
+    "macro_f1": _mean_over(_divide(2 * correct, named), everything),
     "per_class": per_class,
   }
   if train_counts is None:
