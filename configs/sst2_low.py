@@ -46,7 +46,7 @@ def get_config(arg=""):
   config.seeds = 3
   config.input_shape = (_LENGTH,)
   config.num_classes = 2
-  config.buckets = (16, _LENGTH)
+  config.buckets = (16, 32, _LENGTH)
   config.vocabulary.update(
     vocab_size=13_486, pad_id=0, cls_id=2, sep_id=3, mask_id=4
   )
@@ -98,6 +98,7 @@ def get_config(arg=""):
   config.optimizer.update(
     learning_rate=5e-4, schedule="linear", warmup_steps=200, clip_norm=1.0
   )
+  config.columns = ("accuracy", "agreement")
   config.main_arm = "tgt_gradient"
   config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
