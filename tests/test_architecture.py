@@ -22,7 +22,7 @@ PACKAGE = ROOT / "tgt_jax"
 ROWS = (
   ("types",),
   ("checks", "registry", "rng"),  # floor 0
-  ("longtail",),
+  ("longtail", "influence"),
   ("losses", "exploration", "metrics"),  # floor 1
   ("models",),
   ("generators",),  # floor 2

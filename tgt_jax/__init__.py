@@ -24,6 +24,7 @@ __all__ = [
   "registry",
   "rng",
   "longtail",
+  "influence",
   "losses",
   "exploration",
   "metrics",
