@@ -31,8 +31,11 @@ from tgt_jax import (
 from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
   METHODS,
+  Course,
+  Learner,
   Parts,
   Recipe,
+  from_course,
   from_loss,
   generator_loss,
   labeler_loss,
@@ -50,12 +53,16 @@ class Arm(NamedTuple):
     config: the config with this arm's overrides applied.
     parts: the functions that its method puts together.
     method: how one batch changes the student.
+    others: who learns beside the student.
+    feedback: whether its batches need held-out examples.
   """
 
   name: str
   config: Config
   parts: Parts
   method: Method
+  others: tuple[str, ...] = ()
+  feedback: bool = False
 
 
 @functools.cache
@@ -209,11 +216,47 @@ def arm(
     generated_distance=distance("generated_distance"),
     disagreement=distance("disagreement"),
     exploration=from_spec(mine["exploration"]),
+    labeler=network(mine, mine["labeler"])
+    if mine["num_labelers"] == 1
+    else None,
     per_example=per_example,
   )
   made = registry.build(METHODS, mine["method"], family="method", parts=parts)
+  if isinstance(made, Course):
+    method = _from_course(name, made, student, mine)
+    return Arm(name, mine, parts, method, tuple(made.others), made.feedback)
   recipe = made if isinstance(made, Recipe) else Recipe(made)
-  return Arm(name, mine, parts, _from_recipe(recipe, student, mine))
+  method = _from_recipe(recipe, student, mine)
+  return Arm(name, mine, parts, method, tuple(recipe.others))
+
+
+def _learner(spec: Mapping[str, Any], steps: int) -> Learner:
+  keys = ("learning_rate", "schedule", "warmup_steps")
+  rate = training.make_schedule(
+    steps=steps, **{key: spec[key] for key in keys if key in spec}
+  )
+  return Learner(optimizer(spec, steps), rate)
+
+
+def _from_course(
+  name: str, course: Course, student: Network, config: Config
+) -> Method:
+  train = config["training"]
+  if train["ema_decay"] or train["accumulate"] > 1:
+    raise ValueError(
+      f"arms.{name}: {config['method']['name']} updates its learners in turns,"
+      " without a running mean and in one batch: set training.ema_decay to 0"
+      " and training.accumulate to 1"
+    )
+  learners = {
+    who: _learner(config[section], train["steps"])
+    for who, section in (
+      ("student", "optimizer"),
+      *((who, "teacher_optimizer") for who in course.others),
+    )
+  }
+  init = _everyone(student_init(student), course.others)
+  return from_course(course, init, learners)
 
 
 def _from_recipe(recipe: Recipe, student: Network, config: Config) -> Method:
@@ -289,7 +332,7 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
   }
 
 
-def example_batch(config: Config) -> dict[str, Any]:
+def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:
   """A batch of zeros shaped as the config says, for shapes and tracing."""
   size = config["training"]["batch_size"]
   shape = input_struct(config["input_shape"], size)
@@ -301,9 +344,10 @@ def example_batch(config: Config) -> dict[str, Any]:
   starts = dict(batch)
   if config["starts"]["strong"]:
     starts["strong"] = batch["input"]
+  held = {"feedback": batch} if feedback else {}
   if config["starts"]["source"] != "batch":
-    return {**batch, "starts": starts}
-  return starts
+    return {**batch, "starts": starts, **held}
+  return {**starts, **held}
 
 
 def abstract(config: Any) -> dict[str, Any]:
@@ -343,5 +387,6 @@ def abstract(config: Any) -> dict[str, Any]:
       shapes[part] = one_step(method, example_batch(config))
   for name in config["arms"]:
     built = arm(config, name, counts)
-    shapes[name] = one_step(built.method, example_batch(built.config))
+    batch = example_batch(built.config, feedback=built.feedback)
+    shapes[name] = one_step(built.method, batch)
   return shapes

@@ -120,6 +120,14 @@ def default() -> ml_collections.ConfigDict:
     "strong": (),  # Specs (AUGMENTATIONS) of the second view that UDA compares.
   }
   config.optimizer = optimizer()
+  config.teacher_optimizer = optimizer()  # Of a teacher that learns meanwhile.
+  config.teacher_start = (
+    "trained"  # Begins as the labeler ends, or "untrained".
+  )
+  config.feedback = {
+    "source": "train",  # Held-out examples: of "train", or (as published) "test".
+    "share": 0.0,  # Of the training set that is held out, for all arms.
+  }
   config.training = {
     "steps": 1000,
     "batch_size": 64,

@@ -40,6 +40,7 @@ class Sets(NamedTuple):
     full: all training images, before the long tail was cut.
     validation: held out from training, or `None`.
     test: what is reported.
+    feedback: what a learning teacher hears of, or `None`.
     counts: training examples per class, [K].
     ids_hash: of the ids of `train` where the tail was cut, else "".
   """
@@ -50,6 +51,7 @@ class Sets(NamedTuple):
   test: data.Source
   counts: np.ndarray
   ids_hash: str
+  feedback: data.Source | None = None
 
 
 def load_sets(config: settings.Config) -> Sets:
@@ -92,20 +94,25 @@ def load_sets(config: settings.Config) -> Sets:
       fraction=tail["fraction"],
       selection=tail["selection"],
     )
-  validation = None
+  validation, feedback = None, None
+  # No part of the teacher may see what is held out either.
+  without = lambda held: data.subset(
+    full, np.setdiff1d(np.arange(len(full)), np.searchsorted(full.ids, held))
+  )
   if config["validation_per_class"]:
     held = data.holdout(full, train, per_class=config["validation_per_class"])
     validation, train = held.validation, held.train
-    # No part of the teacher may see validation images either.
-    rest = np.setdiff1d(
-      np.arange(len(full)), np.searchsorted(full.ids, validation.ids)
-    )
-    full = data.subset(full, rest)
-    if ids_hash:
-      ids_hash = longtail.ids_hash(train.ids)
-  return Sets(
-    train, full, validation, dataset.test, train.class_counts(), ids_hash
-  )
+    full = without(validation.ids)
+  if config["feedback"]["source"] == "test":
+    feedback = dataset.test
+    print(f"warning: {results_lib.LEAK}", file=sys.stderr)
+  elif config["feedback"]["share"]:
+    train, feedback = data.split_off(train, share=config["feedback"]["share"])
+    full = without(feedback.ids)
+  if ids_hash:
+    ids_hash = longtail.ids_hash(train.ids)
+  counts = train.class_counts()
+  return Sets(train, full, validation, dataset.test, counts, ids_hash, feedback)
 
 
 def _check_vocabulary(

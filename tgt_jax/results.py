@@ -8,6 +8,7 @@ The file is strict JSON of this form (`…` stands for more of the same):
     "title": "Digits, long-tailed",
     "main_arm": "tgt_gradient",        // whose first seed is student.*
     "columns": ["balanced", …],        // metrics of the table, in order
+    "leaks": false,                    // whether a teacher heard of "eval"
     "selection": "last step",          // which step was evaluated: never the
                                        // best one on the evaluation split
     "splits": {"train": "…", "eval": "…"},           // what they are, in words
@@ -56,6 +57,11 @@ from tgt_jax import files, tables
 
 SCHEMA = 1
 FILENAME = "results.json"
+# Said of a run whose teachers hear of the evaluation split.
+LEAK = (
+  "teachers learn from labels of the evaluation split (feedback.source 'test',"
+  " as the published experiments do): these numbers are not held out"
+)
 COLUMNS = ("balanced", "many", "medium", "few", "agreement")
 
 _PERCENT = frozenset(
@@ -68,6 +74,7 @@ _PERCENT = frozenset(
     "few",
     "macro_f1",
     "agreement",
+    "teacher_accuracy",
     "ece",
   }
 )
@@ -143,6 +150,7 @@ class Results:
   arms: Sequence[ArmResult]
   teacher: TeacherResult | None = None
   beside: Sequence[TeacherResult] = ()
+  leaks: bool = False
   columns: Sequence[str] = COLUMNS
   groups: Sequence[str] = ()
   selection: str = "last step"
@@ -292,6 +300,8 @@ def _notes(results: Results, starred: bool) -> list[str]:
       f" {results.splits.get('eval', 'an unnamed split')}."
     )
   ]
+  if results.leaks:
+    notes.append(f"Warning: {LEAK}.")
   if starred:
     notes.append("* Best mean in its column, reference arms left out.")
   return notes

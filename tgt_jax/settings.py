@@ -50,9 +50,12 @@ ARM_SECTIONS = (
   "student",
   "student_weights",
   "optimizer",
+  "teacher_optimizer",
+  "teacher_start",
   "training",
   "pixel_space",
 )
+_STARTS = ("trained", "untrained")
 _TOGETHER = ("auto", "always", "never")
 _ARM_NAME = re.compile(r"[^/\\.][^/\\]*")
 
@@ -173,6 +176,9 @@ def checked(config: Any) -> Config:
     **{"long_tail.imbalance_ratio": config["long_tail"]["imbalance_ratio"]}
   )
   _augmentations(config, config["augment"], "augment")
+  feedback = config["feedback"]
+  checks.one_of(("train", "test"), **{"feedback.source": feedback["source"]})
+  checks.in_range(0.0, 0.5, **{"feedback.share": feedback["share"]})
   for name in config["columns"]:
     checks.one_of(results.METRICS, columns=name)
   if config["bag_of_words"] and len(config["input_shape"]) != 1:
@@ -233,6 +239,7 @@ def _check_arms(config: Config) -> None:
         f"{path}training.batch_size {train['batch_size']} is not divisible by"
         f" accumulate {train['accumulate']}"
       )
+    checks.one_of(_STARTS, **{f"{path}teacher_start": mine["teacher_start"]})
     checks.one_of(_TOGETHER, **{f"{path}training.together": train["together"]})
     checks.one_of(
       ("batch", "full", "train"), **{f"{path}starts.source": starts["source"]}

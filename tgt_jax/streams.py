@@ -54,7 +54,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     views: Mapping[str, Sequence[Any]],
   ) -> Any:
     # Where images are augmented, the teacher is asked in the step.
-    columns = {} if augment else dict(experiment.columns[source])
+    columns = {} if augment else dict(experiment.columns.get(source, {}))
     if config["pixel_space"]:
       columns.pop("latent", None)
     return data.training_batches(
@@ -83,4 +83,6 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       augment if starts["augment"] else (),
       views,
     )
+  if arm.feedback:
+    streams["feedback"] = stream("feedback", "natural", 1, (), {})
   return data.zip_batches(streams, pad_id=sets.train.pad_id)

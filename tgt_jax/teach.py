@@ -114,6 +114,40 @@ def starting_arrays(
   return Frozen(found["params"], state)
 
 
+def beginnings(
+  config: settings.Config,
+  arm: build.Arm,
+  prepared: Prepared | None = None,
+) -> Any:
+  """What participants begin with instead of drawn arrays, by their names.
+
+  Args:
+    config: as the arm sees it.
+    arm: what is trained.
+    prepared: the teacher; without it only files are looked at.
+
+  Raises:
+    ValueError: a file that does not fit its network.
+  """
+  x, start = build.example_batch(config)["input"], {}
+
+  def given(network, section):
+    path = config[f"{section}_weights"]
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+    return starting_arrays(path, config[section], shapes)
+
+  if config["student_weights"]:
+    start["student"] = given(arm.parts.student, "student")
+  if "teacher" not in arm.others:
+    return start
+  if config["teacher_start"] == "trained":
+    if prepared is not None:
+      start["teacher"] = prepared.frozen["labeler"][0]
+  elif config["labeler_weights"]:
+    start["teacher"] = given(arm.parts.labeler, "labeler")
+  return start
+
+
 def _measure(
   config: settings.Config, source: data.Source, arrays: tuple[Any, Any]
 ) -> Any:

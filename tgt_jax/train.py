@@ -60,7 +60,12 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   sets = load_sets(config)
   for name in config["arms"]:  # A mistake shows before the teacher trains.
     arm = build.arm(config, name, sets.counts)
-    _start(arm.config, arm)
+    teach.beginnings(arm.config, arm)
+    if arm.feedback and sets.feedback is None:
+      raise ValueError(
+        f"arms.{name}: {arm.config['method']['name']} needs held-out examples:"
+        " set feedback.share, for example to 0.1"
+      )
   _group_names(sets.counts, config["groups"])
   mesh = None
   if jax.device_count() > 1:
@@ -225,11 +230,13 @@ def _train_group(
     cadence=fit.Cadence(**config["cadence"]),
     evaluate=check,
     best_metric="eval/balanced" if validates else None,
-    start=_start(config, arm),
+    start=teach.beginnings(config, arm, experiment.prepared),
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
   scores = experiment.score("test", variables, logits)
+  if "teacher" in arm.others:
+    scores["teacher_accuracy"] = _of_teacher(experiment, arm, fitted.state)
   found = scoring.seed_results(scores, seeds)
   params, state = experiment.runtime.gather(variables)
   for i, seed in enumerate(found):
@@ -248,19 +255,12 @@ def _train_group(
   }
 
 
-def _start(config: settings.Config, arm: build.Arm) -> Any:
-  """What the students begin with, by participant."""
-  if not config["student_weights"]:
-    return None
-  shapes = jax.eval_shape(
-    arm.parts.student.init,
-    jax.random.key(0),
-    build.example_batch(config)["input"],
-  )
-  given = teach.starting_arrays(
-    config["student_weights"], config["student"], shapes
-  )
-  return {"student": given}
+def _of_teacher(experiment: Experiment, arm: build.Arm, state: Any) -> Any:
+  """Accuracy on the test split of teachers that learned meanwhile, [S]."""
+  assert arm.parts.labeler is not None
+  variables = state.params["teacher"], state.model_state["teacher"]
+  logits = scoring.network_logits(arm.parts.labeler)
+  return experiment.score("test", variables, logits)["accuracy"]
 
 
 def _export(
@@ -347,6 +347,7 @@ def _finish(
     teacher=_teacher_result(experiment),
     beside=_beside(experiment),
     columns=config["columns"],
+    leaks=config["feedback"]["source"] == "test",
     versions=record["versions"],
     hardware=record["hardware"],
     command=record["command"],

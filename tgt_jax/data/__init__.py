@@ -12,6 +12,7 @@ from tgt_jax.data.cuts import (
   holdout,
   long_tail,
   long_tail_counts,
+  split_off,
 )
 from tgt_jax.data.datasets import DATASETS, arrays
 from tgt_jax.data.joins import stack_batches, zip_batches
@@ -49,6 +50,7 @@ __all__ = [
   "long_tail_counts",
   "Holdout",
   "holdout",
+  "split_off",
   # Batches.
   "training_batches",
   "evaluation_batches",

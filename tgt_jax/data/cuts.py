@@ -180,3 +180,48 @@ def holdout(
   keep = np.flatnonzero(~np.isin(used, gone))
   left = train if gone.size == 0 else sources.subset(train, keep)
   return Holdout(validation, left, len(gone))
+
+
+class Shares(NamedTuple):
+  """A training set in two parts that have no example in common.
+
+  Attributes:
+    train: what is trained on.
+    feedback: what says how well it went.
+  """
+
+  train: sources.Source
+  feedback: sources.Source
+
+
+def split_off(train: sources.Source, *, share: float, seed: int = 0) -> Shares:
+  """Sets a share of every class aside, drawn at random.
+
+  Args:
+    train: a source with labels.
+    share: of each class, in (0, 0.5]; rounded, and a class keeps at least one
+      example to train on.
+    seed: of the choice.
+
+  Raises:
+    ValueError: a share out of range, or so small that nothing is set aside.
+  """
+  if not 0 < share <= 0.5:
+    raise ValueError(f"share must be in (0, 0.5], got {share}")
+  aside = []
+  for label in range(train.num_classes):
+    rows = np.flatnonzero(train.labels == label)
+    order = draws.permutation(seed, "feedback", label, len(rows))
+    number = min(round(share * len(rows)), max(0, len(rows) - 1))
+    aside.append(rows[order[:number]])
+  chosen = np.sort(np.concatenate(aside))
+  if not chosen.size:
+    raise ValueError(
+      f"{train.name}: a share of {share} of each class is no example; choose a"
+      " larger one"
+    )
+  rest = np.setdiff1d(np.arange(len(train)), chosen)
+  return Shares(
+    sources.subset(train, rest),
+    sources.subset(train, chosen, name=f"{train.name}/feedback"),
+  )

@@ -6,7 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tgt_jax.methods.adversary import mate_kd
-from tgt_jax.methods.base import Aux, LossFn, Recipe, from_loss, partitioned
+from tgt_jax.methods.base import (
+  Aux,
+  Course,
+  Learner,
+  LossFn,
+  Recipe,
+  from_course,
+  from_loss,
+  partitioned,
+)
+from tgt_jax.methods.coteaching import dml, lgtm, meta_distill, prokt
 from tgt_jax.methods.guided import (
   Weights,
   augmented_kd,
@@ -34,7 +44,7 @@ from tgt_jax.methods.neighbours import (
 from tgt_jax.methods.parts import Parts
 from tgt_jax.methods.teaching import generator_loss, labeler_loss
 
-METHODS: dict[str, Callable[..., LossFn | Recipe]] = {
+METHODS: dict[str, Callable[..., LossFn | Recipe | Course]] = {
   "supervised": supervised,
   "kd": kd,
   "tgt": tgt,
@@ -44,12 +54,18 @@ METHODS: dict[str, Callable[..., LossFn | Recipe]] = {
   "unlabelled_kd": unlabelled_kd,
   "uda": uda,
   "mate_kd": mate_kd,
+  "lgtm": lgtm,
+  "prokt": prokt,
+  "dml": dml,
+  "meta_distill": meta_distill,
 }
 
 __all__ = [
   "METHODS",
   "Aux",
   "Context",
+  "Course",
+  "Learner",
   "LossFn",
   "Neighbours",
   "Parts",
@@ -60,17 +76,22 @@ __all__ = [
   "Weights",
   "augmented_kd",
   "disagreement_field",
+  "dml",
   "explored",
+  "from_course",
   "from_loss",
   "generator_loss",
   "guided",
   "kd",
   "labeler_loss",
+  "lgtm",
   "make_neighbours",
   "mate_kd",
+  "meta_distill",
   "mixup_kd",
   "noise_kd",
   "partitioned",
+  "prokt",
   "start_points",
   "supervised",
   "tgt",

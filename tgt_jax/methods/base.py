@@ -56,6 +56,39 @@ class Recipe(NamedTuple):
   others: Mapping[str, InitFn] = {}
 
 
+class Learner(NamedTuple):
+  """How one participant of a `Course` learns.
+
+  Attributes:
+    tx: its optimiser.
+    rate: its learning rate by the number of updates done.
+  """
+
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+
+  def update(
+    self, grads: Params, opt_state: Any, params: Params
+  ) -> tuple[Params, Any]:
+    """Parameters and state of the optimiser after one step."""
+    updates, opt_state = self.tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+class Course(NamedTuple):
+  """Participants whose updates hang on each other: no one loss is descended.
+
+  Attributes:
+    update: `learners -> Method.update`, of the student and the others.
+    others: as in `Recipe`; a "teacher" begins as the experiment's labeler.
+    feedback: whether a batch needs "feedback", held-out examples.
+  """
+
+  update: Callable[[Mapping[str, Learner]], Callable]
+  others: Mapping[str, InitFn]
+  feedback: bool
+
+
 def weighted_mean(values: Array, mask: Array | None = None) -> Array:
   """The one reduction from examples to a scalar.
 
@@ -212,3 +245,24 @@ def from_loss(
     return new_state, sums
 
   return Method(start, update)
+
+
+def from_course(
+  course: Course, init: InitFn, learners: Mapping[str, Learner]
+) -> Method:
+  """A method whose participants are updated in turns.
+
+  Args:
+    course: see `Course`.
+    init: of all participants, `(rng, batch) -> (params, model_state)`.
+    learners: by participant.
+  """
+
+  def start(rng: Array, batch: Batch) -> TrainState:
+    params, model_state = init(rng, batch)
+    opt_state = {
+      name: one.tx.init(params[name]) for name, one in learners.items()
+    }
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state)
+
+  return Method(start, course.update(learners))

@@ -29,6 +29,8 @@ class Parts(NamedTuple):
       the training set applies.
     disagreement: the distance that gradient exploration ascends.
     exploration: how latents move.
+    labeler: the teacher's labeler as a network, for methods that train it;
+      None for an ensemble.
     per_example: turns `fn(replicated, split) -> split` into the same function
       run on each device's share of the examples.
   """
@@ -40,4 +42,5 @@ class Parts(NamedTuple):
   generated_distance: Distance
   disagreement: Distance
   exploration: Exploration = stay()
+  labeler: Network | None = None
   per_example: Callable[[Callable], Callable] = _everywhere

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from tgt_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer
+from tgt_jax.training.optimizer import (
+  OPTIMIZERS,
+  SCHEDULES,
+  make_optimizer,
+  make_schedule,
+)
 from tgt_jax.training.step import (
   empty_totals,
   init_state,
@@ -22,6 +27,7 @@ __all__ = [
   "initializer",
   "jit_once",
   "make_optimizer",
+  "make_schedule",
   "make_step",
   "quick_options",
   "roots",

@@ -54,6 +54,38 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 }
 
 
+def make_schedule(
+  *,
+  learning_rate: float,
+  steps: int,
+  schedule: str = "cosine",
+  warmup_steps: int = 0,
+) -> optax.Schedule:
+  """The learning rate by the number of updates done.
+
+  Args:
+    learning_rate: the highest rate, > 0.
+    steps: updates in all; schedules end there.
+    schedule: a key of SCHEDULES, what the rate does after the warm-up.
+    warmup_steps: updates of linear warm-up from zero.
+
+  Raises:
+    ValueError: unknown schedule, or a value out of range.
+  """
+  checks.positive(learning_rate=learning_rate, steps=steps)
+  checks.non_negative(warmup_steps=warmup_steps)
+  if warmup_steps >= steps:
+    raise ValueError(
+      f"warmup_steps must be below steps, got {warmup_steps} >= {steps}"
+    )
+  shape = registry.resolve(SCHEDULES, schedule, family="learning-rate schedule")
+  rate = shape(learning_rate, steps - warmup_steps)
+  if not warmup_steps:
+    return rate
+  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.join_schedules([warmup, rate], [warmup_steps])
+
+
 def make_optimizer(
   name: str,
   *,
@@ -68,27 +100,23 @@ def make_optimizer(
 
   Args:
     name: a key of OPTIMIZERS or `"module:function"`.
-    learning_rate: the highest rate, > 0.
-    steps: updates in all; schedules end there.
-    schedule: a key of SCHEDULES, what the rate does after the warm-up.
-    warmup_steps: updates of linear warm-up from zero.
+    learning_rate: see `make_schedule`, as the next three.
+    steps: updates in all.
+    schedule: what the rate does after the warm-up.
+    warmup_steps: updates of linear warm-up.
     clip_norm: largest global gradient norm, 0 for no clipping.
     **hyper: further arguments of the optimiser.
 
   Raises:
     ValueError: unknown name or argument, or a value out of range.
   """
-  checks.positive(learning_rate=learning_rate, steps=steps)
-  checks.non_negative(warmup_steps=warmup_steps, clip_norm=clip_norm)
-  if warmup_steps >= steps:
-    raise ValueError(
-      f"warmup_steps must be below steps, got {warmup_steps} >= {steps}"
-    )
-  shape = registry.resolve(SCHEDULES, schedule, family="learning-rate schedule")
-  rate = shape(learning_rate, steps - warmup_steps)
-  if warmup_steps:
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    rate = optax.join_schedules([warmup, rate], [warmup_steps])
+  checks.non_negative(clip_norm=clip_norm)
+  rate = make_schedule(
+    learning_rate=learning_rate,
+    steps=steps,
+    schedule=schedule,
+    warmup_steps=warmup_steps,
+  )
   factory = registry.resolve(OPTIMIZERS, name, family="optimizer")
   registry.check_arguments(factory, hyper, what=f"optimizer {name!r}")
   optimizer = factory(rate, **hyper)

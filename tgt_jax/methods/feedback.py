@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a learning teacher hears of the student's held-out loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tgt_jax import influence as influence_lib, metrics as metrics_lib
+from tgt_jax.methods.base import Learner, weighted_mean
+from tgt_jax.methods.parts import Parts
+from tgt_jax.types import Array, Batch, Mean, Outputs, Params, TrainState
+
+TEACHER, STUDENT = "teacher", "student"
+# Influences of a batch in units of their root mean square: eight bins.
+EDGES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
+_TINY = 1e-30
+
+Answer = Callable[[Params], Outputs]  # On the batch, always the same dropout.
+Loss = Callable[[Outputs, Outputs], Array]  # Learner's, other's -> scalar.
+
+
+class Feedback(NamedTuple):
+  """How the held-out loss is turned into a gradient for the teacher.
+
+  Attributes:
+    form: "exact" or "finite_difference"; see `coteaching.lgtm`.
+    weight: of it, or "official", "normalised".
+    fraction: of the other losses' gradient norm, where "normalised".
+    every: updates between two of them.
+    rate: of a plain SGD look-ahead; None: the student's optimiser.
+  """
+
+  form: str = "exact"
+  weight: float | str = 1.0
+  fraction: float = 0.1
+  every: int = 1
+  rate: float | None = None
+
+
+class Felt(NamedTuple):
+  """What the held-out loss says to the teacher.
+
+  Attributes:
+    cotangent: of the teacher's outputs on the batch.
+    metrics: (sum, count) pairs.
+  """
+
+  cotangent: Outputs
+  metrics: dict[str, Mean]
+
+
+class Lesson(NamedTuple):
+  """One batch, as student and teacher answered it.
+
+  Attributes:
+    student: the student's answers as a function of its parameters.
+    heard: what it answered.
+    said: what the teacher answered.
+    grads: of the student's loss.
+    loss: the student's, of both answers.
+    pull: the teacher's, of both answers, without its labels.
+  """
+
+  student: Answer
+  heard: Outputs
+  said: Outputs
+  grads: Params
+  loss: Loss
+  pull: Loss
+
+
+def one(value: Any) -> Mean:
+  """A number of the whole batch as a metric."""
+  return Mean(jnp.asarray(value, jnp.float32), jnp.ones(()))
+
+
+def _held_out(
+  parts: Parts, state: TrainState, batch: Batch, name: str
+) -> Callable[[Params], tuple[Array, Array]]:
+  """`params -> (loss, accuracy)` of a learner on the held-out batch.
+
+  Dropout is off. [deviation] The published code has it on here and off in its
+  finite difference; what is added there are gradients of different functions.
+  """
+  network = parts.student if name == STUDENT else parts.labeler
+  assert network is not None
+  held, model_state = batch["feedback"], state.model_state[name]
+
+  def loss(params: Params) -> tuple[Array, Array]:
+    outputs, _ = network.apply(params, model_state, held["input"])
+    logits = outputs.logits.astype(jnp.float32)
+    values = parts.label_loss(logits, held["label"])
+    right = jnp.argmax(logits, -1) == held["label"]
+    return weighted_mean(values), jnp.mean(right.astype(jnp.float32))
+
+  return loss
+
+
+def feel(
+  parts: Parts,
+  feedback: Feedback,
+  learners: Mapping[str, Learner],
+  state: TrainState,
+  batch: Batch,
+  lesson: Lesson,
+) -> Felt:
+  """Influences of a batch, and what they teach the teacher.
+
+  Args:
+    parts: see `Parts`.
+    feedback: its form.
+    learners: the optimisers of student and teacher.
+    state: before the update.
+    batch: with "feedback", examples on which neither is trained.
+    lesson: the answers on the batch.
+  """
+  tx, opt_state = learners[STUDENT].tx, state.opt_state[STUDENT]
+  params = state.params[STUDENT]
+  if feedback.rate is not None:
+    tx = optax.sgd(feedback.rate)
+    opt_state = tx.init(params)
+  ahead = influence_lib.look_ahead(tx, lesson.grads, opt_state, params)
+  judge = jax.value_and_grad(
+    _held_out(parts, state, batch, STUDENT), has_aux=True
+  )
+  (value, right), v = judge(ahead.params)
+  official = feedback.weight == "official"
+  # Along u a sample that helps has a negative derivative, along v a positive.
+  direction, helps = (v, 1.0) if official else (ahead.pull(v), -1.0)
+  if feedback.form == "exact" and not official:
+    outputs, moved = influence_lib.tangents(lesson.student, params, direction)
+    cotangent = influence_lib.teacher_cotangent(
+      lesson.loss, outputs, moved, lesson.said
+    )
+  else:
+    outputs = lesson.heard
+    moved, cotangent = _difference(lesson, params, direction, official)
+  if official:
+    rate = learners[TEACHER].rate(state.step)
+    cotangent = jax.tree.map(lambda c: -rate * c, cotangent)
+  each = helps * influence_lib.per_example(
+    lambda s, t: parts.distance(s.logits, t.logits),
+    outputs,
+    moved,
+    lesson.said,
+  )
+  if feedback.every > 1:
+    due = state.step % feedback.every == 0
+    cotangent = jax.tree.map(lambda c: jnp.where(due, c, 0.0), cotangent)
+  teachers, right_too = _held_out(parts, state, batch, TEACHER)(
+    state.params[TEACHER]
+  )
+  metrics = {
+    "feedback/student_loss": one(value),
+    "feedback/student_accuracy": one(right),
+    "feedback/teacher_loss": one(teachers),
+    "feedback/teacher_accuracy": one(right_too),
+    **_influence_metrics(each, batch.get("mask")),
+  }
+  return Felt(cotangent, metrics)
+
+
+def _difference(
+  lesson: Lesson, params: Params, direction: Params, official: bool
+) -> tuple[Outputs, Outputs]:
+  """The student's tangents and the cotangent, between two students.
+
+  The paper differences the teacher's gradient; a VJP being linear, this
+  differences what goes into it and leaves one VJP instead of two.
+  """
+  eps = influence_lib.difference_step(direction)
+  if official:
+    of = lambda s: jax.grad(lambda t: lesson.pull(t, s))(lesson.said)
+  else:
+    of = lambda s: jax.grad(lambda t: lesson.loss(s, t))(lesson.said)
+
+  def both(p: Params) -> tuple[Outputs, Outputs]:
+    found = lesson.student(p)
+    return found, of(found)
+
+  return influence_lib.finite_difference(both, params, direction, eps)
+
+
+def together(
+  feedback: Feedback,
+  back: Callable[[Outputs], Params],
+  aside: Outputs,
+  felt: Felt,
+) -> tuple[Params, dict[str, Mean]]:
+  """The teacher's gradient from both cotangents, by one VJP where it can be.
+
+  Args:
+    feedback: its form.
+    back: the teacher's VJP.
+    aside: cotangent of its other losses.
+    felt: what the held-out loss says.
+
+  Returns:
+    The gradient, and metrics: "influence/ratio", the norm of the influence,
+    weighted, over that of the other losses: of cotangents, for one VJP, and
+    of parameters' gradients where "normalised", which takes two.
+  """
+  add = lambda a, b, by: jax.tree.map(lambda p, q: p + by * q, a, b)
+  if feedback.weight != "normalised":
+    weight = 1.0 if isinstance(feedback.weight, str) else feedback.weight
+    ratio = weight * _norm(felt.cotangent) / _norm(aside)
+    joined = add(aside, felt.cotangent, weight)
+    return back(joined), {"influence/ratio": one(ratio)}
+  first, second = back(aside), back(felt.cotangent)
+  ratio = _norm(second) / _norm(first)
+  scale = feedback.fraction / jnp.maximum(ratio, _TINY)
+  metrics = {"influence/ratio": one(ratio), "influence/weight": one(scale)}
+  return add(first, second, scale), metrics
+
+
+def _norm(tree: Any) -> Array:
+  return jnp.maximum(optax.tree.norm(tree), _TINY)
+
+
+def _influence_metrics(each: Array, mask: Array | None) -> dict[str, Mean]:
+  """Mean, share that helps, and the histogram in units of their RMS."""
+  spread = jnp.sqrt(weighted_mean(jnp.square(each), mask))
+  units = each / jnp.maximum(spread, _TINY)
+  place = jnp.searchsorted(jnp.asarray(EDGES), units)
+  share = lambda found: metrics_lib.mean(found.astype(jnp.float32), mask)
+  bins = {f"influence/bin{i}": share(place == i) for i in range(8)}
+  return {
+    "influence/mean": metrics_lib.mean(each, mask),
+    "influence/rms": one(spread),
+    "influence/positive": share(each > 0),
+    **bins,
+  }
