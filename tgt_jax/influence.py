@@ -40,8 +40,8 @@ Outputs = Any  # A pytree of what losses read: logits, features.
 Pair = Callable[[Outputs, Outputs], Array]  # Student's, teacher's -> loss.
 
 
-def _wide(tree: Any) -> Any:
-  """Floating leaves in float32 or wider."""
+def wide(tree: Any) -> Any:
+  """Floating leaves in float32 or wider, as losses want them."""
 
   def widen(leaf: Array) -> Array:
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -132,7 +132,7 @@ def tangents(
     Outputs and their tangents, floating leaves in float32 or wider.
   """
   found, moved = jax.jvp(outputs_of, (params,), (_like(direction, params),))
-  return _wide(found), _wide(moved)
+  return wide(found), wide(moved)
 
 
 def per_example(
@@ -155,7 +155,7 @@ def per_example(
   Returns:
     [B].
   """
-  along = lambda outputs: losses(outputs, _wide(teacher))
+  along = lambda outputs: losses(outputs, wide(teacher))
   return jax.jvp(along, (student,), (student_tangents,))[1]
 
 
@@ -182,7 +182,7 @@ def teacher_cotangent(
   """
 
   def slope(outputs: Outputs) -> Array:
-    along = lambda s: loss(s, _wide(outputs))
+    along = lambda s: loss(s, wide(outputs))
     return jax.jvp(along, (student,), (student_tangents,))[1]
 
   return jax.grad(slope)(teacher)
@@ -193,7 +193,7 @@ def difference_step(direction: Params, *, scale: float = 0.01) -> Array:
 
   As in its code (and in DARTS); zero where v is zero.
   """
-  norm = optax.tree.norm(_wide(direction))
+  norm = optax.tree.norm(wide(direction))
   return jnp.where(norm > 0, scale / jnp.maximum(norm, 1e-30), 0.0)
 
 
@@ -217,7 +217,7 @@ def finite_difference(
 
   def at(sign: float) -> Any:
     move = lambda p, d: p + (sign * eps * d).astype(p.dtype)
-    return _wide(function(jax.tree.map(move, params, direction)))
+    return wide(function(jax.tree.map(move, params, direction)))
 
   scale = jnp.where(eps > 0, 0.5 / jnp.where(eps > 0, eps, 1.0), 0.0)
   return jax.tree.map(lambda a, b: scale * (a - b), at(1.0), at(-1.0))

@@ -157,6 +157,28 @@ def test_holdout_without_need_leaves_the_training_set_as_it_is():
   assert held.moved == 0 and held.train is train
 
 
+@pytest.mark.parametrize("share", [0.1, 0.34, 0.5])
+def test_split_off_is_disjoint_and_keeps_every_class(share):
+  source = _source(np.arange(400) % 4)
+  train, _ = data.long_tail(source, imbalance_ratio=10.0)
+  found = data.split_off(train, share=share, seed=1)
+  both = np.concatenate([found.train.ids, found.feedback.ids])
+  np.testing.assert_array_equal(np.sort(both), np.sort(train.ids))
+  counts, aside = train.class_counts(), found.feedback.class_counts()
+  expected = np.minimum(np.round(share * counts), counts - 1)
+  np.testing.assert_array_equal(aside, expected)
+  again = data.split_off(train, share=share, seed=1)
+  np.testing.assert_array_equal(again.feedback.ids, found.feedback.ids)
+  other = data.split_off(train, share=share, seed=2)
+  assert not np.array_equal(other.feedback.ids, found.feedback.ids)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1e-6])
+def test_split_off_refuses_what_leaves_nothing(share):
+  with pytest.raises(ValueError, match="share"):
+    data.split_off(_source(np.arange(400) % 4), share=share)
+
+
 def test_holdout_of_a_view_of_a_view():
   root = _source(np.arange(60) % 3)
   source = data.subset(root, np.arange(30, 60))

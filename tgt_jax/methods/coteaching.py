@@ -37,7 +37,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax import (
+  checks,
+  influence as influence_lib,
+  metrics as metrics_lib,
+  rng as rng_lib,
+)
 from tgt_jax.methods.base import Course, Learner, weighted_mean
 from tgt_jax.methods.feedback import (
   STUDENT,
@@ -201,13 +206,13 @@ def _loss(
   mask = batch.get("mask")
 
   def loss(learner: Outputs, other: Outputs) -> Array:
-    logits = learner.logits.astype(jnp.float32)
+    logits = influence_lib.wide(learner.logits)
     total = jnp.zeros((), logits.dtype)
     if weights.label:
       values = parts.label_loss(logits, batch["label"])
       total += weights.label * weighted_mean(values, mask)
     if weights.distill:
-      values = parts.distance(logits, other.logits.astype(jnp.float32))
+      values = parts.distance(logits, influence_lib.wide(other.logits))
       total += weights.distill * weighted_mean(values, mask)
     return total
 

@@ -93,7 +93,7 @@ def _held_out(
 
   def loss(params: Params) -> tuple[Array, Array]:
     outputs, _ = network.apply(params, model_state, held["input"])
-    logits = outputs.logits.astype(jnp.float32)
+    logits = influence_lib.wide(outputs.logits)
     values = parts.label_loss(logits, held["label"])
     right = jnp.argmax(logits, -1) == held["label"]
     return weighted_mean(values), jnp.mean(right.astype(jnp.float32))

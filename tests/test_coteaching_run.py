@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole run with teachers that learn: splits, first arrays, what is kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tgt_jax import build, experiment, results, settings, train
+
+
+def config(**changes):
+  """Students of ProKT and of LGTM for four updates."""
+  made = settings.plain(tiny.get_config("4"))
+  made["arms"] = {
+    "prokt": {"method": {"name": "prokt"}},
+    "lgtm": {"method": {"name": "lgtm"}},
+  }
+  made.update(main_arm="lgtm", validation_per_class=0, gallery_examples=0)
+  made["feedback"] = {"source": "train", "share": 0.2}
+  made["columns"] = ("accuracy", "teacher_accuracy")
+  return {**made, **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  return workdir, train.run(config(), workdir)
+
+
+def test_three_splits_have_nothing_in_common():
+  sets = experiment.load_sets(settings.checked(config()))
+  assert sets.feedback is not None
+  ids = [set(s.ids.tolist()) for s in (sets.train, sets.feedback)]
+  assert not ids[0] & ids[1]
+  # The labeler and the generator do not see it either.
+  assert not ids[1] & set(sets.full.ids.tolist())
+  everything = experiment.load_sets(
+    settings.checked(config(feedback={"source": "train", "share": 0.0}))
+  )
+  assert ids[0] | ids[1] == set(everything.train.ids.tolist())
+  # The test split is another source.
+  test = {row.tobytes() for row in sets.test.read(np.arange(len(sets.test)))}
+  held = sets.feedback.read(np.arange(len(sets.feedback)))
+  assert not test & {row.tobytes() for row in held}
+
+
+def test_the_teacher_is_scored_and_its_influence_logged(finished):
+  workdir, found = finished
+  for arm in found.arms:
+    for seed in arm.seeds:
+      assert 0 <= seed.metrics["teacher_accuracy"] <= 1
+  lines = [
+    json.loads(line)
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
+  ]
+  logged = [line for line in lines if line["arm"] == "lgtm"]
+  assert any("influence/positive" in line for line in logged)
+  assert any("feedback/teacher_loss" in line for line in logged)
+  assert "teacher_accuracy %" in results.format_table(found)
+
+
+def test_a_teacher_begins_as_the_labeler(finished, tmp_path):
+  """Without a step's length it ends as it began."""
+  still = {"learning_rate": 1e-12}
+  arms = {
+    name: {"method": {"name": "prokt"}, "teacher_optimizer": still, **more}
+    for name, more in (
+      ("kept", {}),
+      ("fresh", {"teacher_start": "untrained"}),
+    )
+  }
+  workdir, first = finished
+  made = config(
+    arms=arms, main_arm="kept", teacher_dir=str(workdir / "teacher")
+  )
+  found = train.run(made, tmp_path)
+  assert first.teacher is not None
+  kept, fresh = (
+    [seed.metrics["teacher_accuracy"] for seed in arm.seeds]
+    for arm in found.arms
+  )
+  np.testing.assert_allclose(kept, first.teacher.metrics["accuracy"])
+  assert fresh != kept
+
+
+def test_feedback_from_the_test_split_is_marked(capsys, tmp_path):
+  made = config(feedback={"source": "test", "share": 0.0})
+  made["arms"] = {"lgtm": made["arms"]["lgtm"]}
+  found = train.run(made, tmp_path)
+  assert "evaluation split" in capsys.readouterr().err
+  assert results.LEAK in results.format_table(found)
+
+
+def test_without_held_out_examples_there_is_no_influence(tmp_path):
+  made = config(feedback={"source": "train", "share": 0.0})
+  with pytest.raises(ValueError, match=r"arms.lgtm: .*feedback.share"):
+    train.run(made, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["ema_decay", "accumulate"])
+def test_what_does_not_go_together(key):
+  made = config()
+  made["training"][key] = {"ema_decay": 0.9, "accumulate": 2}[key]
+  with pytest.raises(ValueError, match=f"training.{key} to"):
+    build.arm(settings.checked(made), "prokt", np.full(10, 10))
