@@ -41,6 +41,7 @@ from tgt_jax.methods.neighbours import (
   explored,
   trace,
 )
+from tgt_jax.methods.offline import matched_layers, pesf_kd, pkd, skd
 from tgt_jax.methods.parts import Parts
 from tgt_jax.methods.teaching import generator_loss, labeler_loss
 
@@ -54,6 +55,9 @@ METHODS: dict[str, Callable[..., LossFn | Recipe | Course]] = {
   "unlabelled_kd": unlabelled_kd,
   "uda": uda,
   "mate_kd": mate_kd,
+  "skd": skd,
+  "pkd": pkd,
+  "pesf_kd": pesf_kd,
   "lgtm": lgtm,
   "prokt": prokt,
   "dml": dml,
@@ -86,12 +90,16 @@ __all__ = [
   "labeler_loss",
   "lgtm",
   "make_neighbours",
+  "matched_layers",
   "mate_kd",
   "meta_distill",
   "mixup_kd",
   "noise_kd",
   "partitioned",
+  "pesf_kd",
+  "pkd",
   "prokt",
+  "skd",
   "start_points",
   "supervised",
   "tgt",

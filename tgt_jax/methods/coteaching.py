@@ -226,15 +226,36 @@ def _answers(
   return lambda params: network.apply(params, state, x, train=True, rng=rng)
 
 
-def _step(
+class _Turn(NamedTuple):
+  """One batch, before anybody learned from it.
+
+  Attributes:
+    slope: `(params, target) -> ((loss, (outputs, state)), gradient)` of the
+      student, always with the same dropout.
+    said: the teacher's answers.
+    state: its state after answering.
+    gradient: of all that the teacher hears.
+    stale: `slope` with `said` as the target.
+    metrics: (sum, count) pairs.
+  """
+
+  slope: Callable
+  said: Outputs
+  state: ModelState
+  gradient: Params
+  stale: Any
+  metrics: dict[str, Mean]
+
+
+def _turn(
   parts: Parts,
   plan: _Plan,
   learners: Mapping[str, Learner],
   state: TrainState,
   batch: Batch,
   rng: Array,
-) -> tuple[TrainState, Metrics]:
-  """One step of the module's docstring."""
+) -> _Turn:
+  """1 to 3 of the module's docstring."""
   assert parts.labeler is not None
   stop = jax.lax.stop_gradient
   ask = lambda network, name: _answers(
@@ -252,11 +273,12 @@ def _step(
     return student_loss(outputs, stop(target)), (outputs, new_state)
 
   slope = jax.value_and_grad(descend, has_aux=True)
-  said, back, teacher_state = jax.vjp(
+  said, pull, teacher_state = jax.vjp(
     teacher, state.params[TEACHER], has_aux=True
   )
-  back = _first(back)
-  (loss, (heard, student_state)), grads = slope(state.params[STUDENT], said)
+  back = lambda cotangent: pull(cotangent)[0]
+  stale = slope(state.params[STUDENT], said)
+  (_, (heard, _)), grads = stale
   own, aside = jax.value_and_grad(teacher_loss)(said, stop(heard))
   metrics: dict[str, Mean] = {
     "loss/teacher": one(own),
@@ -264,7 +286,7 @@ def _step(
     "train/teacher_accuracy": _right(said, batch),
   }
   if plan.feedback is None:
-    teacher_grads = back(aside)
+    gradient = back(aside)
   else:
     lesson = Lesson(
       student=lambda params: student(params)[0],
@@ -275,33 +297,43 @@ def _step(
       pull=_loss(parts, plan.teacher._replace(label=0.0), batch),
     )
     felt = feel(parts, plan.feedback, learners, state, batch, lesson)
-    teacher_grads, more = together(plan.feedback, back, aside, felt)
+    gradient, more = together(plan.feedback, back, aside, felt)
     metrics |= {**felt.metrics, **more}
+  return _Turn(slope, said, teacher_state, gradient, stale, metrics)
 
+
+def _step(
+  parts: Parts,
+  plan: _Plan,
+  learners: Mapping[str, Learner],
+  state: TrainState,
+  batch: Batch,
+  rng: Array,
+) -> tuple[TrainState, Metrics]:
+  """One step of the module's docstring."""
+  assert parts.labeler is not None
+  turn = _turn(parts, plan, learners, state, batch, rng)
   params, opt_state = dict(state.params), dict(state.opt_state)
   params[TEACHER], opt_state[TEACHER] = learners[TEACHER].update(
-    teacher_grads, opt_state[TEACHER], params[TEACHER]
+    turn.gradient, opt_state[TEACHER], params[TEACHER]
   )
+  learned = turn.stale
   if plan.fresh:
-    target, _ = parts.labeler.apply(
-      params[TEACHER], teacher_state, batch["input"]
-    )
-    (loss, (heard, student_state)), grads = slope(params[STUDENT], target)
+    target, _ = parts.labeler.apply(params[TEACHER], turn.state, batch["input"])
+    learned = turn.slope(params[STUDENT], target)
+  (loss, (_, student_state)), grads = learned
   params[STUDENT], opt_state[STUDENT] = learners[STUDENT].update(
     grads, opt_state[STUDENT], params[STUDENT]
   )
-  metrics |= {
+  metrics = {
+    **turn.metrics,
     "loss/total": one(loss),
     "loss/gradient_norm": one(optax.tree.norm(grads)),
-    "loss/teacher_gradient_norm": one(optax.tree.norm(teacher_grads)),
+    "loss/teacher_gradient_norm": one(optax.tree.norm(turn.gradient)),
   }
-  states = {STUDENT: student_state, TEACHER: teacher_state}
+  states = {STUDENT: student_state, TEACHER: turn.state}
   new = TrainState(state.step + 1, params, states, opt_state)
   return new, metrics
-
-
-def _first(pull: Callable) -> Callable[[Outputs], Params]:
-  return lambda cotangent: pull(cotangent)[0]
 
 
 def _right(outputs: Outputs, batch: Batch) -> Mean:
