@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from tests import tiny
-from tgt_jax import build, experiment, results, settings, train
+from tgt_jax import build, experiment, results, settings, train, trees
 
 
 def config(**changes):
@@ -99,6 +100,33 @@ def test_without_held_out_examples_there_is_no_influence(tmp_path):
   made = config(feedback={"source": "train", "share": 0.0})
   with pytest.raises(ValueError, match=r"arms.lgtm: .*feedback.share"):
     train.run(made, tmp_path)
+
+
+def test_a_chain_of_teachers(tmp_path):
+  """An assistant is trained and kept; so are the labeler's checkpoints."""
+  arms = {name: {"method": {"name": name}} for name in ("takd", "rco")}
+  made = config(
+    arms=arms,
+    main_arm="rco",
+    assistants=({"name": "mlp", "widths": (12,)},),
+    anchors=3,
+    columns=("accuracy",),
+  )
+  found = train.run(made, tmp_path)
+  assert [arm.name for arm in found.arms] == ["takd", "rco"]
+  folder = tmp_path / "teacher"
+  names = {path.name for path in (folder / "labeler-0-anchors").iterdir()}
+  assert names == {"2.safetensors", "4.safetensors", "6.safetensors"}
+  last, _ = trees.load_tree(folder / "labeler-0-anchors" / "6.safetensors")
+  labeler, _ = trees.load_tree(folder / "labeler-0.safetensors")
+  jax.tree.map(np.testing.assert_array_equal, last, labeler)
+  before = (folder / "assistant-0.safetensors").stat().st_mtime_ns
+  # A second run takes both from the folder; other numbers of anchors do not.
+  again = {**made, "arms": {"rco": arms["rco"]}, "teacher_dir": str(folder)}
+  train.run(again, tmp_path / "again")
+  assert (folder / "assistant-0.safetensors").stat().st_mtime_ns == before
+  with pytest.raises(FileNotFoundError, match="without 2 anchors"):
+    train.run({**again, "anchors": 2}, tmp_path / "fewer")
 
 
 @pytest.mark.parametrize("key", ["ema_decay", "accumulate"])

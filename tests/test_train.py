@@ -24,6 +24,7 @@ from tgt_jax import (
   experiment,
   export,
   fit,
+  learners,
   longtail,
   main,
   results as results_lib,
@@ -67,7 +68,7 @@ def same(first, second, **tolerance):
 
 
 def test_what_is_not_trained_has_no_moments():
-  optimizer = build.optimizer({"name": "adam", "learning_rate": 1e-3}, 0)
+  optimizer = learners.optimizer({"name": "adam", "learning_rate": 1e-3}, 0)
   assert not jax.tree.leaves(optimizer.init({"kernel": np.ones((2, 3))}))
 
 

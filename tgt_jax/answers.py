@@ -18,8 +18,9 @@ import numpy as np
 
 from tgt_jax import data, distributed, fit, trees
 from tgt_jax.data.sources import digest
+from tgt_jax.plan import fingerprint
 from tgt_jax.progress import Progress
-from tgt_jax.teach import Prepared, fingerprint
+from tgt_jax.teach import Prepared
 from tgt_jax.teachers import Teacher
 
 _PART_ROWS = 8192

@@ -15,31 +15,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from tgt_jax import (
   data,
   generators,
+  learners,
   losses,
   models,
   registry,
-  rng as rng_lib,
   settings,
   teachers,
-  training,
 )
 from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
   METHODS,
   Course,
-  Learner,
   Parts,
-  Recipe,
-  from_course,
   from_loss,
   generator_loss,
+  kd,
   labeler_loss,
-  partitioned,
+  takd,
 )
 from tgt_jax.settings import Config
 from tgt_jax.types import Generator, Method, Network, input_struct
@@ -163,24 +159,6 @@ def class_counts(config: Config) -> np.ndarray:
   )
 
 
-def optimizer(spec: Mapping[str, Any], steps: int) -> Any:
-  """An optax optimiser from a spec; one without state for no updates."""
-  if not steps:
-    return optax.identity()
-  kwargs = dict(spec)
-  return training.make_optimizer(kwargs.pop("name"), steps=steps, **kwargs)
-
-
-def student_init(student: Network) -> Callable:
-  """`(rng, batch) -> (params, model_state)` keyed by participant."""
-
-  def init(rng, batch):
-    params, state = student.init(rng, batch["input"])
-    return {"student": params}, {"student": state}
-
-  return init
-
-
 def arm(
   config: Config,
   name: str,
@@ -219,73 +197,24 @@ def arm(
     labeler=network(mine, mine["labeler"])
     if mine["num_labelers"] == 1
     else None,
+    assistants=tuple(network(mine, spec) for spec in mine["assistants"]),
     per_example=per_example,
   )
-  made = registry.build(METHODS, mine["method"], family="method", parts=parts)
-  if isinstance(made, Course):
-    method = _from_course(name, made, student, mine)
-    return Arm(name, mine, parts, method, tuple(made.others), made.feedback)
-  recipe = made if isinstance(made, Recipe) else Recipe(made)
-  method = _from_recipe(recipe, student, mine)
-  return Arm(name, mine, parts, method, tuple(recipe.others))
-
-
-def _learner(spec: Mapping[str, Any], steps: int) -> Learner:
-  keys = ("learning_rate", "schedule", "warmup_steps")
-  rate = training.make_schedule(
-    steps=steps, **{key: spec[key] for key in keys if key in spec}
+  made = registry.build(
+    METHODS,
+    mine["method"],
+    family="method",
+    offered={"steps": mine["training"]["steps"], "anchors": mine["anchors"]},
+    parts=parts,
   )
-  return Learner(optimizer(spec, steps), rate)
-
-
-def _from_course(
-  name: str, course: Course, student: Network, config: Config
-) -> Method:
-  train = config["training"]
-  if train["ema_decay"] or train["accumulate"] > 1:
-    raise ValueError(
-      f"arms.{name}: {config['method']['name']} updates its learners in turns,"
-      " without a running mean and in one batch: set training.ema_decay to 0"
-      " and training.accumulate to 1"
-    )
-  learners = {
-    who: _learner(config[section], train["steps"])
-    for who, section in (
-      ("student", "optimizer"),
-      *((who, "teacher_optimizer") for who in course.others),
-    )
-  }
-  init = _everyone(student_init(student), course.others)
-  return from_course(course, init, learners)
-
-
-def _from_recipe(recipe: Recipe, student: Network, config: Config) -> Method:
-  train = config["training"]
-  tx = optimizer(config["optimizer"], train["steps"])
-  init = student_init(student)
-  if recipe.others:
-    tx = partitioned(dict.fromkeys(("student", *recipe.others), tx))
-    init = _everyone(init, recipe.others)
-  return from_loss(
-    recipe.loss,
-    init,
-    tx,
-    ema_decay=train["ema_decay"],
-    accumulate=train["accumulate"],
+  return Arm(
+    name,
+    mine,
+    parts,
+    learners.method(name, made, student, mine),
+    others=tuple(getattr(made, "others", ())),
+    feedback=isinstance(made, Course) and made.feedback,
   )
-
-
-def _everyone(student: Callable, others: Mapping[str, Callable]) -> Callable:
-  """The student's first arrays as they always are, and the others'."""
-
-  def init(rng, batch):
-    params, state = student(rng, batch)
-    for name, one in others.items():
-      found = one(rng_lib.stream(rng, name), batch)
-      params, state = {**params, name: found[0]}, {**state, name: found[1]}
-    return params, state
-
-  return init
 
 
 def generator_method(config: Config) -> Method:
@@ -297,7 +226,9 @@ def generator_method(config: Config) -> Method:
     return {"generator": params}, {"generator": state}
 
   return from_loss(
-    generator_loss(made), init, optimizer(train["optimizer"], train["steps"])
+    generator_loss(made),
+    init,
+    learners.optimizer(train["optimizer"], train["steps"]),
   )
 
 
@@ -318,7 +249,35 @@ def labeler_method(config: Config, counts: np.ndarray) -> Method:
     sigma=train["reconstruction_sigma"],
   )
   return from_loss(
-    loss, student_init(one), optimizer(train["optimizer"], train["steps"])
+    loss,
+    learners.student_init(one),
+    learners.optimizer(train["optimizer"], train["steps"]),
+  )
+
+
+def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
+  """Distils one assistant from the one before, or from the labeler."""
+  train = config["labeler_training"]
+  specs = config["assistants"]
+  one = network(config, specs[number])
+  made = lambda table, spec, family: registry.build(
+    table, spec, family=family, class_counts=counts
+  )
+  distance = made(losses.DISTANCES, config["distance"], "distance")
+  parts = Parts(
+    student=one,
+    teacher=teacher(config),
+    label_loss=made(losses.LABEL_LOSSES, train["label_loss"], "label loss"),
+    distance=distance,
+    generated_distance=distance,
+    disagreement=distance,
+    assistants=tuple(network(config, spec) for spec in specs[:number]),
+  )
+  loss = takd(parts) if number else kd(parts)
+  return from_loss(
+    loss,
+    learners.student_init(one),
+    learners.optimizer(train["optimizer"], train["steps"]),
   )
 
 
@@ -326,10 +285,20 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
   """A teacher's arrays with random values: shapes, names, a starting point."""
   one = network(config, config["labeler"])
   keys = jax.random.split(rng, config["num_labelers"] + 1)
-  return {
-    "generator": teachers.Frozen(*generator(config).init(keys[0], x)),
-    "labeler": tuple(teachers.Frozen(*one.init(key, x)) for key in keys[1:]),
+  drawn = lambda made, key: teachers.Frozen(*made.init(key, x))
+  arrays: dict[str, Any] = {
+    "generator": drawn(generator(config), keys[0]),
+    "labeler": tuple(drawn(one, key) for key in keys[1:]),
   }
+  if config["assistants"]:
+    arrays["assistants"] = tuple(
+      drawn(network(config, spec), rng) for spec in config["assistants"]
+    )
+  if number := config["anchors"]:
+    arrays["anchors"] = jax.tree.map(
+      lambda a: jnp.repeat(a[None], number, axis=0), arrays["labeler"][0]
+    )
+  return arrays
 
 
 def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:

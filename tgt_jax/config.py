@@ -102,6 +102,8 @@ def default() -> ml_collections.ConfigDict:
     "reconstruction_sigma": 0.0,  # Noise on Enc(x) there.
     "optimizer": optimizer(),
   }
+  config.assistants = ()  # MODELS, each distilled from the one before (takd).
+  config.anchors = 0  # Checkpoints of the labeler's training to keep (rco).
   config.pixel_space = False  # Ablation: explore pixels, without a generator.
 
   # Student ------------------------------------------------------------------

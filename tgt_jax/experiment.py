@@ -21,6 +21,7 @@ from tgt_jax import (
   fit,
   longtail,
   models,
+  plan,
   registry,
   results as results_lib,
   scoring,
@@ -209,7 +210,7 @@ def claim_workdir(
     workdir.mkdir(parents=True, exist_ok=True)
     record = {
       "config": now,
-      "fingerprint": teach.fingerprint(now),
+      "fingerprint": plan.fingerprint(now),
       "train_ids": train_ids,
       "versions": results_lib.package_versions(),
       "commit": _commit(),

@@ -118,7 +118,8 @@ class Job(NamedTuple):
     steps: updates in all; 0 leaves the state as it begins.
     directory: where checkpoints go.
     cadence: how often to log, evaluate and save.
-    evaluate: `state -> {metric: [S]}`, written and kept with checkpoints.
+    evaluate: `state -> {metric: [S]}`, written and kept with checkpoints;
+      without metrics nothing is.
     best_metric: the metric whose best checkpoint is kept too.
     start: arrays to begin with instead of drawn ones, by participant; `None`
       in place of a leaf leaves the drawn one.
@@ -346,6 +347,8 @@ class _Loop:
   def evaluate(self, state: TrainState, step: int) -> dict[str, float]:
     """Scores and writes them; returns their means over the seeds."""
     scores = self.clock.pause(self.job.evaluate, state)
+    if not scores:
+      return {}
     self.runtime.writer.write(
       step, scores, arm=self.job.name, seed=self.job.seeds
     )

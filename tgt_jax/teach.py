@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import pathlib
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +19,13 @@ from tgt_jax import (
   distributed,
   fit,
   generators,
+  plan,
   settings,
   trees,
   weights,
 )
 from tgt_jax.teachers import Frozen
-from tgt_jax.types import Method, input_struct
+from tgt_jax.types import input_struct
 
 # Images over which the spread of a latent is measured.
 _MEASURED = 5000
@@ -41,42 +41,6 @@ class Prepared(NamedTuple):
 
   frozen: dict[str, Any]
   fingerprint: str
-
-
-class Part(NamedTuple):
-  """One network of the teacher.
-
-  Attributes:
-    name: of its file.
-    seed: of its training.
-    method: how it learns.
-    participant: key of its parameters in the state.
-    training: its section of the config.
-    fingerprint: of everything that makes it.
-    weights: converted file that it begins with, or "".
-    model: its section of the config.
-  """
-
-  name: str
-  seed: int
-  method: Method
-  participant: str
-  training: dict[str, Any]
-  fingerprint: str
-  weights: str
-  model: dict[str, Any]
-
-
-def fingerprint(*parts: Any) -> str:
-  """A short digest of JSON-able values."""
-  text = json.dumps(parts, sort_keys=True, default=str)
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _made_of(section: dict[str, Any], path: str, *data_and_others: Any) -> Any:
-  """What a part's fingerprint says of its training and its weights."""
-  trained = data_and_others if section["steps"] else ()
-  return *trained, *([weights.sha256_of(path)] if path else [])
 
 
 @functools.cache
@@ -168,64 +132,6 @@ def _measure(
   return generators.with_statistics(state, statistics)
 
 
-def plan(
-  config: settings.Config, sources: Any, counts: np.ndarray
-) -> list[Part]:
-  """The teacher's parts in the order they are trained.
-
-  Args:
-    config: the experiment.
-    sources: an object with `.train` and `.full` sources.
-    counts: training examples per class of `.train`.
-  """
-  pick = lambda section: getattr(sources, section["source"])
-  section, path = config["generator_training"], config["generator_weights"]
-  made = fingerprint(
-    config["generator"],
-    section,
-    config["seed"],
-    *_made_of(section, path, pick(section).fingerprint),
-  )
-  parts = [
-    Part(
-      "generator",
-      config["seed"],
-      build.generator_method(config),
-      "generator",
-      section,
-      made,
-      path,
-      config["generator"],
-    )
-  ]
-  section, path = config["labeler_training"], config["labeler_weights"]
-  source = pick(section)
-  if section["source"] == "full":
-    counts = source.class_counts()
-  for number in range(config["num_labelers"]):
-    seed = config["seed"] + number
-    # A labeler that sees reconstructions depends on who made them.
-    seen = made if section["reconstruction"] else ""
-    parts.append(
-      Part(
-        f"labeler-{number}",
-        seed,
-        build.labeler_method(config, counts),
-        "student",
-        section,
-        fingerprint(
-          config["labeler"],
-          section,
-          seed,
-          *_made_of(section, path, source.fingerprint, seen),
-        ),
-        path,
-        config["labeler"],
-      )
-    )
-  return parts
-
-
 def prepare(
   config: settings.Config,
   sources: Any,
@@ -240,31 +146,64 @@ def prepare(
       names both fingerprints.
   """
   folder = pathlib.Path(config["teacher_dir"] or workdir / "teacher")
-  frozen: dict[str, Any] = {"labeler": ()}
-  parts = plan(config, sources, counts)
+  frozen: dict[str, Any] = {}
+  parts = plan.parts(config, sources, counts)
   shapes = jax.eval_shape(
     lambda key, x: build.init_frozen(config, key, x),
     jax.random.key(0),
     input_struct(config["input_shape"]),
   )
-  for number, part in enumerate(parts):
-    expected = (
-      shapes["generator"] if not number else shapes["labeler"][number - 1]
-    )
+  for part in parts:
+    before = frozen.get(part.group, ())
+    expected = shapes[part.group]
+    if part.group != "generator":
+      expected = expected[len(before)]
     path = folder / f"{part.name}.safetensors"
     if not path.exists():
       source = getattr(sources, part.training["source"])
       _train(part, expected, source, frozen, folder, runtime, config)
     arrays = runtime.replicate(_load(path, part, expected))
-    if number:
-      frozen["labeler"] = (*frozen["labeler"], arrays)
-    else:
-      frozen["generator"] = arrays
-  return Prepared(frozen, fingerprint([part.fingerprint for part in parts]))
+    frozen[part.group] = (
+      arrays if part.group == "generator" else (*before, arrays)
+    )
+    if part.name == "labeler-0" and config["anchors"]:
+      frozen["anchors"] = runtime.replicate(
+        _anchors(folder, part, expected, config["anchors"])
+      )
+  return Prepared(
+    frozen, plan.fingerprint([part.fingerprint for part in parts])
+  )
+
+
+def _anchor_file(
+  folder: pathlib.Path, part: plan.Part, step: int
+) -> pathlib.Path:
+  return folder / f"{part.name}-anchors" / f"{step}.safetensors"
+
+
+def _anchors(
+  folder: pathlib.Path, part: plan.Part, expected: Frozen, number: int
+) -> Frozen:
+  """What the labeler was after equal shares of its training, [A, ...].
+
+  Raises:
+    FileNotFoundError: it was trained without keeping them.
+  """
+  last, found = part.training["steps"], []
+  for i in range(1, number + 1):
+    path = _anchor_file(folder, part, last * i // number)
+    if not path.exists():
+      raise FileNotFoundError(
+        f"{path}: {part.name} was trained without {number} anchors. Use"
+        f" another --workdir, or delete {folder / part.name}.safetensors to"
+        " train it anew"
+      )
+    found.append(_load(path, part, expected))
+  return jax.tree.map(lambda *arrays: np.stack(arrays), *found)
 
 
 def _train(
-  part: Part,
+  part: plan.Part,
   expected: Frozen,
   source: data.Source,
   frozen: Any,
@@ -290,8 +229,16 @@ def _train(
       " file in the config",
       file=sys.stderr,
     )
+  number = config["anchors"] if part.name == "labeler-0" else 0
+  if number and section["steps"] % number:
+    raise ValueError(
+      f"labeler_training.steps {section['steps']} does not split into"
+      f" {number} equal parts: choose another number of anchors"
+    )
   cadence = fit.Cadence(
-    config["cadence"]["log"], 0, config["cadence"]["checkpoint"]
+    config["cadence"]["log"],
+    section["steps"] // number if number else 0,
+    config["cadence"]["checkpoint"],
   )
   job = fit.Job(
     name=part.name,
@@ -301,28 +248,51 @@ def _train(
     steps=section["steps"],
     directory=folder / part.name,
     cadence=cadence,
+    evaluate=_keeper(part, folder, runtime) if number else None,
     start=begin and {part.participant: begin},
     stream=part.name,
   )
   state = fit.fit(job, frozen, runtime).state
-  first = lambda tree: jax.tree.map(
-    lambda a: np.asarray(a[0]), tree[part.participant]
-  )
-  arrays = runtime.gather((state.params, state.model_state))
-  params, model_state = first(arrays[0]), first(arrays[1])
+  params, model_state = _arrays(part, state, runtime)
   if part.model.get("whitened"):
     model_state = _measure(config, source, (params, model_state))
   if distributed.is_main_process():
-    trees.save_tree(
-      folder / f"{part.name}.safetensors",
-      {"params": params, "state": model_state},
-      {"fingerprint": part.fingerprint},
-    )
+    _save(folder / f"{part.name}.safetensors", (params, model_state), part)
     shutil.rmtree(job.directory, ignore_errors=True)
   distributed.barrier(f"{part.name} is written")
 
 
-def _load(path: pathlib.Path, part: Part, expected: Frozen) -> Frozen:
+def _arrays(part: plan.Part, state: Any, runtime: fit.Runtime) -> Any:
+  """Params and model state of what was trained, on the host."""
+  trees_of = runtime.gather((state.params, state.model_state))
+  return tuple(
+    jax.tree.map(lambda a: np.asarray(a[0]), tree[part.participant])
+    for tree in trees_of
+  )
+
+
+def _keeper(
+  part: plan.Part, folder: pathlib.Path, runtime: fit.Runtime
+) -> Callable[[Any], dict[str, Any]]:
+  """Writes anchors where a job would evaluate; there are no scores."""
+
+  def keep(state: Any) -> dict[str, Any]:
+    arrays = _arrays(part, state, runtime)
+    step = int(np.ravel(runtime.gather(state.step))[0])
+    if distributed.is_main_process():
+      _save(_anchor_file(folder, part, step), arrays, part)
+    return {}
+
+  return keep
+
+
+def _save(path: pathlib.Path, arrays: tuple[Any, Any], part: plan.Part) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  tree = dict(zip(("params", "state"), arrays, strict=True))
+  trees.save_tree(path, tree, {"fingerprint": part.fingerprint})
+
+
+def _load(path: pathlib.Path, part: plan.Part, expected: Frozen) -> Frozen:
   """Reads one part and checks that it is the one the config means."""
   tree, metadata = trees.load_tree(path)
   found = metadata.get("fingerprint", "none")

@@ -22,6 +22,7 @@ from tgt_jax import (
   longtail,
   models,
   pictures,
+  plan,
   report,
   results as results_lib,
   scoring,
@@ -285,7 +286,7 @@ def _export(
     "arm": arm.name,
     "method": _describe(arm),
     "seed": seed.seed,
-    "fingerprint": teach.fingerprint(config),
+    "fingerprint": plan.fingerprint(config),
     "training_ids": experiment.sets.ids_hash,
   }
   folders = [student_folder(experiment.workdir, arm.name, seed.seed)]

@@ -16,6 +16,7 @@ from tgt_jax.methods.base import (
   from_loss,
   partitioned,
 )
+from tgt_jax.methods.chain import anchor, rco, takd
 from tgt_jax.methods.coteaching import dml, lgtm, meta_distill, prokt
 from tgt_jax.methods.guided import (
   Weights,
@@ -55,6 +56,8 @@ METHODS: dict[str, Callable[..., LossFn | Recipe | Course]] = {
   "unlabelled_kd": unlabelled_kd,
   "uda": uda,
   "mate_kd": mate_kd,
+  "takd": takd,
+  "rco": rco,
   "skd": skd,
   "pkd": pkd,
   "pesf_kd": pesf_kd,
@@ -78,6 +81,7 @@ __all__ = [
   "Starts",
   "Trace",
   "Weights",
+  "anchor",
   "augmented_kd",
   "disagreement_field",
   "dml",
@@ -99,9 +103,11 @@ __all__ = [
   "pesf_kd",
   "pkd",
   "prokt",
+  "rco",
   "skd",
   "start_points",
   "supervised",
+  "takd",
   "tgt",
   "trace",
   "uda",

@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     exploration: how latents move.
     labeler: the teacher's labeler as a network, for methods that train it;
       None for an ensemble.
+    assistants: networks between the labeler and the student, for `takd`.
     per_example: turns `fn(replicated, split) -> split` into the same function
       run on each device's share of the examples.
   """
@@ -43,4 +44,5 @@ class Parts(NamedTuple):
   disagreement: Distance
   exploration: Exploration = stay()
   labeler: Network | None = None
+  assistants: tuple[Network, ...] = ()
   per_example: Callable[[Callable], Callable] = _everywhere

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a teacher is made of, and a digest of everything that makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tgt_jax import build, settings, weights
+from tgt_jax.types import Method
+
+
+class Part(NamedTuple):
+  """One network of the teacher.
+
+  Attributes:
+    name: of its file.
+    group: of the frozen tree: "generator", "labeler" or "assistants".
+    seed: of its training.
+    method: how it learns.
+    participant: key of its parameters in the state.
+    training: its section of the config.
+    fingerprint: of everything that makes it.
+    weights: converted file that it begins with, or "".
+    model: its section of the config.
+  """
+
+  name: str
+  group: str
+  seed: int
+  method: Method
+  participant: str
+  training: dict[str, Any]
+  fingerprint: str
+  weights: str
+  model: dict[str, Any]
+
+
+def fingerprint(*parts: Any) -> str:
+  """A short digest of JSON-able values."""
+  text = json.dumps(parts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _made_of(section: dict[str, Any], path: str, *data_and_others: Any) -> Any:
+  """What a part's fingerprint says of its training and its weights."""
+  trained = data_and_others if section["steps"] else ()
+  return *trained, *([weights.sha256_of(path)] if path else [])
+
+
+def parts(
+  config: settings.Config, sources: Any, counts: np.ndarray
+) -> list[Part]:
+  """The teacher's parts in the order they are trained.
+
+  Args:
+    config: the experiment.
+    sources: an object with `.train` and `.full` sources.
+    counts: training examples per class of `.train`.
+  """
+  pick = lambda section: getattr(sources, section["source"])
+  section, path = config["generator_training"], config["generator_weights"]
+  made = fingerprint(
+    config["generator"],
+    section,
+    config["seed"],
+    *_made_of(section, path, pick(section).fingerprint),
+  )
+  found = [
+    Part(
+      "generator",
+      "generator",
+      config["seed"],
+      build.generator_method(config),
+      "generator",
+      section,
+      made,
+      path,
+      config["generator"],
+    )
+  ]
+  section, path = config["labeler_training"], config["labeler_weights"]
+  source = pick(section)
+  if section["source"] == "full":
+    counts = source.class_counts()
+  for number in range(config["num_labelers"]):
+    seed = config["seed"] + number
+    # A labeler that sees reconstructions depends on who made them.
+    seen = made if section["reconstruction"] else ""
+    found.append(
+      Part(
+        f"labeler-{number}",
+        "labeler",
+        seed,
+        build.labeler_method(config, counts),
+        "student",
+        section,
+        fingerprint(
+          config["labeler"],
+          section,
+          seed,
+          *_made_of(section, path, source.fingerprint, seen),
+        ),
+        path,
+        config["labeler"],
+      )
+    )
+  return found + _assistants(config, sources, counts, found[1:])
+
+
+def _assistants(
+  config: settings.Config,
+  sources: Any,
+  counts: np.ndarray,
+  labelers: Sequence[Part],
+) -> list[Part]:
+  """The networks between labeler and student, each made by the one before."""
+  section, found = config["labeler_training"], []
+  made: Any = [part.fingerprint for part in labelers]
+  for number, spec in enumerate(config["assistants"]):
+    made = fingerprint(
+      spec,
+      section,
+      config["distance"],
+      config["seed"],
+      getattr(sources, section["source"]).fingerprint,
+      made,
+    )
+    method = build.assistant_method(config, number, counts)
+    name = f"assistant-{number}"
+    found.append(
+      Part(
+        name,
+        "assistants",
+        config["seed"],
+        method,
+        "student",
+        section,
+        made,
+        "",
+        spec,
+      )
+    )
+  return found
