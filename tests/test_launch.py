@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -22,13 +23,13 @@ done
 """
 
 
-def _sample_sizes(folder: pathlib.Path, *flags: str, **environment: str):
+def _launch(script: str, folder: pathlib.Path, *flags: str, **environment: str):
   stub = folder / "stub"
   stub.write_text(_STUB)
   stub.chmod(0o755)
   log = folder / "log"
   done = subprocess.run(
-    [str(ROOT / "launch" / "sample_sizes.sh"), *flags],
+    [str(ROOT / "launch" / script), *flags],
     env={
       **os.environ,
       "PYTHON": str(stub),
@@ -41,6 +42,10 @@ def _sample_sizes(folder: pathlib.Path, *flags: str, **environment: str):
     check=False,
   )
   return done, log.read_text().splitlines() if log.exists() else []
+
+
+_sample_sizes = functools.partial(_launch, "sample_sizes.sh")
+_text_study = functools.partial(_launch, "text_study.sh")
 
 
 def test_sample_sizes_share_a_teacher_and_end_in_a_curve(tmp_path):
@@ -83,3 +88,41 @@ def test_sample_sizes_say_what_is_missing(tmp_path):
   assert done.returncode == 2
   assert "usage:" in done.stderr
   assert not lines
+
+
+def test_text_study_gives_each_set_of_labels_its_labeler(tmp_path):
+  runs = tmp_path / "runs"
+  (runs / "teacher").mkdir(parents=True)
+  (runs / "teacher" / "generator.safetensors").write_text("generator")
+  done, lines = _text_study(
+    tmp_path,
+    f"--workdir={runs}",
+    "--config.seeds=1",
+    TINY="tiny.safetensors",
+    CELLS="250 2500,same 250,same,tiny",
+  )
+  assert done.returncode == 0, done.stderr
+  begin = "-m tgt_jax.main --config=configs/sst2_low.py:"
+  teacher = f"--config.teacher_dir={runs}/teacher"
+  assert lines == [
+    f"{begin}250 {teacher} --config.seeds=1 --workdir={runs}/250",
+    f"{begin}2500,same {teacher}-2500 --config.seeds=1"
+    f" --workdir={runs}/2500,same",
+    f"{begin}250,same,tiny {teacher}-250"
+    " --config.student_weights=tiny.safetensors --config.seeds=1"
+    f" --workdir={runs}/250,same,tiny",
+  ]
+  # The generator is trained once.
+  for size in ("250", "2500"):
+    copied = runs / f"teacher-{size}" / "generator.safetensors"
+    assert copied.read_text() == "generator"
+
+
+def test_text_study_needs_the_weights_it_begins_with(tmp_path):
+  done, lines = _text_study(
+    tmp_path, f"--workdir={tmp_path / 'runs'}", CELLS="250,tiny"
+  )
+  assert done.returncode != 0
+  assert "BERT-Tiny" in done.stderr
+  assert not lines
+  assert _text_study(tmp_path)[0].returncode == 2

@@ -123,9 +123,7 @@ def default() -> ml_collections.ConfigDict:
   }
   config.optimizer = optimizer()
   config.teacher_optimizer = optimizer()  # Of a teacher that learns meanwhile.
-  config.teacher_start = (
-    "trained"  # Begins as the labeler ends, or "untrained".
-  )
+  config.teacher_start = "trained"  # As the labeler, or "untrained".
   config.feedback = {
     "source": "train",  # Held-out examples: of "train", or (as published) "test".
     "share": 0.0,  # Of the training set that is held out, for all arms.
