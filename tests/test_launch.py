@@ -106,11 +106,15 @@ def test_text_study_gives_each_set_of_labels_its_labeler(tmp_path):
   teacher = f"--config.teacher_dir={runs}/teacher"
   assert lines == [
     f"{begin}250 {teacher} --config.seeds=1 --workdir={runs}/250",
-    f"{begin}2500,same {teacher}-2500 --config.seeds=1"
-    f" --workdir={runs}/2500,same",
-    f"{begin}250,same,tiny {teacher}-250"
-    " --config.student_weights=tiny.safetensors --config.seeds=1"
-    f" --workdir={runs}/250,same,tiny",
+    (
+      f"{begin}2500,same {teacher}-2500 --config.seeds=1"
+      f" --workdir={runs}/2500,same"
+    ),
+    (
+      f"{begin}250,same,tiny {teacher}-250"
+      " --config.student_weights=tiny.safetensors --config.seeds=1"
+      f" --workdir={runs}/250,same,tiny"
+    ),
   ]
   # The generator is trained once.
   for size in ("250", "2500"):
