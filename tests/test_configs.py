@@ -100,6 +100,8 @@ def test_values_survive_json(path: pathlib.Path, argument: str) -> None:
 # Tracing published networks for every arm takes a minute per file, and their
 # smoke tests differ in nothing but the data they replace.
 PUBLISHED_SIZE = {
+  "glue_lgtm",
+  "glue_small",
   "cifar100_lt",
   "amazon5",
   "imagenet_fraction",
@@ -112,7 +114,12 @@ PUBLISHED_SIZE = {
   "sun_lt",
   "yelp5",
 }
-CHEAP = {"smoke-imagenet_lt", "smoke-amazon5", "smoke-sst2_low"}
+CHEAP = {
+  "smoke-glue_small",
+  "smoke-imagenet_lt",
+  "smoke-amazon5",
+  "smoke-sst2_low",
+}
 builds = [
   pytest.param(
     path,

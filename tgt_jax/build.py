@@ -137,10 +137,15 @@ def label_function(config: Config) -> Callable:
   return teachers.labeler([one] * config["num_labelers"])
 
 
+def has_generator(config: Config) -> bool:
+  """Whether there is one: a name."""
+  return bool(config["generator"]["name"])
+
+
 def teacher(config: Config) -> teachers.Teacher:
   """The teacher triple; `pixel_space` leaves the generator out."""
   label = label_function(config)
-  if config["pixel_space"]:
+  if config["pixel_space"] or not has_generator(config):
     return teachers.without_generator(label)
   return teachers.triple(generator(config), label)
 
@@ -244,7 +249,7 @@ def labeler_method(config: Config, counts: np.ndarray) -> Method:
       family="label loss",
       class_counts=counts,
     ),
-    teachers.triple(generator(config), label_function(config)),
+    teacher({**config, "pixel_space": False}),
     reconstruction=train["reconstruction"],
     sigma=train["reconstruction_sigma"],
   )
@@ -287,9 +292,10 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
   keys = jax.random.split(rng, config["num_labelers"] + 1)
   drawn = lambda made, key: teachers.Frozen(*made.init(key, x))
   arrays: dict[str, Any] = {
-    "generator": drawn(generator(config), keys[0]),
     "labeler": tuple(drawn(one, key) for key in keys[1:]),
   }
+  if has_generator(config):
+    arrays["generator"] = drawn(generator(config), keys[0])
   if config["assistants"]:
     arrays["assistants"] = tuple(
       drawn(network(config, spec), rng) for spec in config["assistants"]
@@ -348,10 +354,10 @@ def abstract(config: Any) -> dict[str, Any]:
 
     return jax.eval_shape(step, rng, frozen)
 
-  for part, method in (
-    ("generator", generator_method(config)),
-    ("labeler", labeler_method(config, counts)),
-  ):
+  trained = {"labeler": labeler_method(config, counts)}
+  if has_generator(config):
+    trained["generator"] = generator_method(config)
+  for part, method in trained.items():
     if config[f"{part}_training"]["steps"]:  # Else it is used as it is.
       shapes[part] = one_step(method, example_batch(config))
   for name in config["arms"]:

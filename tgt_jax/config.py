@@ -78,8 +78,8 @@ def default() -> ml_collections.ConfigDict:
 
   # Teacher ------------------------------------------------------------------
   config.teacher_dir = ""  # Re-use this folder; "": workdir/teacher.
-  # GENERATORS; "chunk" decodes so many examples at a time, "whitened" gives
-  # the latent the unit of its spread over the data.
+  # GENERATORS, or "" for none where nothing explores; "chunk" decodes so many
+  # examples at a time, "whitened" gives the latent the unit of its spread.
   config.generator = {"name": "vae"}
   # Weights to begin with are files of `python -m tgt_jax.weights convert`; with
   # `steps` 0 below, the part is used as they are.

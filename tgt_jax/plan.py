@@ -62,29 +62,13 @@ def parts(
     sources: an object with `.train` and `.full` sources.
     counts: training examples per class of `.train`.
   """
-  pick = lambda section: getattr(sources, section["source"])
-  section, path = config["generator_training"], config["generator_weights"]
-  made = fingerprint(
-    config["generator"],
-    section,
-    config["seed"],
-    *_made_of(section, path, pick(section).fingerprint),
-  )
-  found = [
-    Part(
-      "generator",
-      "generator",
-      config["seed"],
-      build.generator_method(config),
-      "generator",
-      section,
-      made,
-      path,
-      config["generator"],
-    )
-  ]
+  found: list[Part] = []
+  made = ""
+  if build.has_generator(config):
+    found.append(_generator(config, sources))
+    made = found[0].fingerprint
   section, path = config["labeler_training"], config["labeler_weights"]
-  source = pick(section)
+  source = getattr(sources, section["source"])
   if section["source"] == "full":
     counts = source.class_counts()
   for number in range(config["num_labelers"]):
@@ -109,7 +93,29 @@ def parts(
         config["labeler"],
       )
     )
-  return found + _assistants(config, sources, counts, found[1:])
+  return found + _assistants(config, sources, counts, found)
+
+
+def _generator(config: settings.Config, sources: Any) -> Part:
+  section, path = config["generator_training"], config["generator_weights"]
+  source = getattr(sources, section["source"])
+  made = fingerprint(
+    config["generator"],
+    section,
+    config["seed"],
+    *_made_of(section, path, source.fingerprint),
+  )
+  return Part(
+    "generator",
+    "generator",
+    config["seed"],
+    build.generator_method(config),
+    "generator",
+    section,
+    made,
+    path,
+    config["generator"],
+  )
 
 
 def _assistants(

@@ -34,7 +34,7 @@ The file is strict JSON of this form (`…` stands for more of the same):
   }
 
 Metrics are fractions in [0, 1] (`accuracy`, `balanced`, `many`, `medium`,
-`few`, `macro_f1`, `agreement`, `ece`, with more than ten classes `top5`) or nats (`nll`);
+`few`, `macro_f1`, with two classes `f1`, `agreement`, `ece`, with more than ten classes `top5`) or nats (`nll`);
 others may stand beside them.
 `null` stands for what is not defined: a group without classes, a diverged
 seed. `ms_per_step` and `wall_seconds` are of one seed; seeds that were trained
@@ -73,6 +73,7 @@ _PERCENT = frozenset(
     "medium",
     "few",
     "macro_f1",
+    "f1",
     "agreement",
     "teacher_accuracy",
     "ece",

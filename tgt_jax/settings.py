@@ -131,15 +131,21 @@ def with_vocabulary(config: Config) -> Config:
   """
   if len(config["input_shape"]) != 1:
     return config
-  filled = dict(config)
-  for section, (table, family) in _KNOW_WORDS.items():
-    spec = config[section]
-    if "tokenizer" in spec:
-      continue
-    factory = registry.resolve(table, spec.get("name", ""), family=family)
+
+  def fill(spec: Mapping[str, Any], table: Any, family: str) -> dict[str, Any]:
+    if "tokenizer" in spec or not spec.get("name", ""):
+      return dict(spec)
+    factory = registry.resolve(table, spec["name"], family=family)
     words = config["vocabulary"].items()
     known = {k: v for k, v in words if registry.takes(factory, k)}
-    filled[section] = {**known, **spec}
+    return {**known, **spec}
+
+  filled = dict(config)
+  for section, (table, family) in _KNOW_WORDS.items():
+    filled[section] = fill(config[section], table, family)
+  filled["assistants"] = tuple(
+    fill(spec, models.MODELS, "model") for spec in config["assistants"]
+  )
   return filled
 
 
@@ -188,6 +194,12 @@ def checked(config: Any) -> Config:
     _at_least(1, config, part, "batch_size")
     checks.one_of(
       ("full", "train"), **{f"{part}.source": config[part]["source"]}
+    )
+  labeler = config["labeler_training"]
+  if labeler["reconstruction"] and not config["generator"]["name"]:
+    raise ValueError(
+      "labeler_training.reconstruction needs a generator: set it to 0, or"
+      " name one"
     )
   _check_input(config)
   config = with_vocabulary(config)
@@ -249,6 +261,12 @@ def _check_arms(config: Config) -> None:
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})
     _augmentations(config, starts["strong"], f"{path}starts.strong")
     _check_words(mine, name)
+    explores = mine["method"]["name"] == "tgt" and not mine["pixel_space"]
+    if explores and not mine["generator"]["name"]:
+      raise ValueError(
+        f"arms.{name}: tgt explores with a generator, and generator.name is"
+        " empty: name one of GENERATORS"
+      )
 
 
 def _check_words(mine: Config, name: str) -> None:

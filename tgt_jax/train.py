@@ -353,7 +353,8 @@ def _finish(
     hardware=record["hardware"],
     command=record["command"],
   )
-  pictures_of = gallery.make(experiment) if config["gallery_examples"] else None
+  shows = config["gallery_examples"] and build.has_generator(config)
+  pictures_of = gallery.make(experiment) if shows else None
   if distributed.is_main_process():
     results_lib.write_results(workdir, found)
     if pictures_of is not None:

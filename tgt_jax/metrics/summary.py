@@ -86,7 +86,7 @@ def summarize_confusion(
 
   Returns:
     "accuracy"; "balanced_accuracy", the mean over evaluated classes;
-    "macro_f1", the mean of 2 TP / (2 TP + FP + FN) over the classes that are a
+    with two classes "f1", that of class 1; "macro_f1", the mean of 2 TP / (2 TP + FP + FN) over the classes that are a
     label or a prediction of some example; "per_class", an array [..., K] of
     accuracies; with `train_counts` also "many", "medium" and "few", means over
     those classes. NaN stands for a class without examples and for an empty
@@ -114,6 +114,8 @@ def summarize_confusion(
     "macro_f1": _mean_over(_divide(2 * correct, named), everything),
     "per_class": per_class,
   }
+  if num_classes == 2:
+    summary["f1"] = _number(_divide(2 * correct[..., 1], named[..., 1]))
   if train_counts is None:
     return summary
   if np.shape(train_counts) != (num_classes,):

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LGTM and its ten baselines on GLUE with small public networks, on a CPU.
+
+Command: python -m tgt_jax.main --config=configs/glue_small.py:mrpc
+  --config.data.data_dir=DIR --config.data.tokenizer=words.json
+  --config.labeler_weights=tiny.safetensors
+  --config.student_weights=tiny1.safetensors --workdir=runs/mrpc
+Hardware: 2 CPU cores.
+Time: not yet run.
+Result: not yet run.
+
+The teacher is BERT-Tiny, two layers of 128, the student its first layer;
+docs/lgtm.md makes the files. With `minilm` the teacher is MiniLM-L6 and the
+student its layers 1, 3 and 5. SST-2 is cut to a tenth of its sentences.
+
+Arguments, joined by commas: mrpc, rte or sst2; `minilm`; `smoke`.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import config as config_lib, glue_presets, presets, text_presets
+
+_SIZES = {"mrpc": 3_668, "rte": 2_490, "sst2": 6_735}
+
+
+def get_config(arg=""):
+  """The experiment."""
+  chosen = presets.options(arg, (*_SIZES, "minilm", "smoke"))
+  task = next((name for name in _SIZES if name in chosen), "mrpc")
+  minilm = "minilm" in chosen
+  config = config_lib.default()
+  config.title = f"LGTM, {task}, small"
+  config.seeds = 3 if minilm else 5
+  glue_presets.fill(
+    config,
+    task=task,
+    length=64,
+    # Six epochs, in quarters for the anchors.
+    steps=6 * _SIZES[task] // 32 // 4 * 4,
+    batch_size=32,
+    rates=(1e-4, 3e-5) if minilm else (3e-4, 1e-4),
+  )
+  config.buckets = (32, 64)
+  config.vocabulary.update(text_presets.BERT_WORDS)
+  if task == "sst2":
+    config.long_tail.update(profile="fraction", fraction=0.1)
+  name = "minilm_l6" if minilm else "bert_tiny"
+  with config.unlocked():
+    config.labeler = {"name": name}
+    config.student = {"name": name, "num_layers": 3 if minilm else 1}
+  # Between them: as deep as the teacher, from random weights.
+  config.assistants = ({"name": name, "num_layers": 4 if minilm else 2},)
+  if "smoke" in chosen:
+    glue_presets.smoke(config)
+  return config.lock()
