@@ -35,6 +35,7 @@ ROWS = (
   ("weights",),  # floor 5
   ("config",),
   ("presets", "text_presets"),
+  ("glue_presets",),
   ("settings",),
   ("learners",),
   ("build", "fit"),

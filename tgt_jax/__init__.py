@@ -49,6 +49,7 @@ __all__ = [
   "config",
   "presets",
   "text_presets",
+  "glue_presets",
   "settings",
   "learners",
   "build",
