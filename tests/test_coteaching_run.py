@@ -14,11 +14,15 @@ from tgt_jax import build, experiment, results, settings, train, trees
 
 
 def config(**changes):
-  """Students of ProKT and of LGTM for four updates."""
+  """Students of ProKT, LGTM and weighed exploration for four updates."""
   made = settings.plain(tiny.get_config("4"))
   made["arms"] = {
     "prokt": {"method": {"name": "prokt"}},
     "lgtm": {"method": {"name": "lgtm"}},
+    "weighed": {
+      "method": {"name": "influenced_tgt"},
+      "exploration": {"name": "random", "sigma": 1.0},
+    },
   }
   made.update(main_arm="lgtm", validation_per_class=0, gallery_examples=0)
   made["feedback"] = {"source": "train", "share": 0.2}
@@ -51,7 +55,8 @@ def test_three_splits_have_nothing_in_common():
 
 def test_the_teacher_is_scored_and_its_influence_logged(finished):
   workdir, found = finished
-  for arm in found.arms:
+  assert [arm.name for arm in found.arms] == ["prokt", "lgtm", "weighed"]
+  for arm in found.arms[:2]:
     for seed in arm.seeds:
       assert 0 <= seed.metrics["teacher_accuracy"] <= 1
   lines = [

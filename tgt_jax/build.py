@@ -29,7 +29,6 @@ from tgt_jax import (
 from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
   METHODS,
-  Course,
   Parts,
   from_loss,
   generator_loss,
@@ -218,7 +217,7 @@ def arm(
     parts,
     learners.method(name, made, student, mine),
     others=tuple(getattr(made, "others", ())),
-    feedback=isinstance(made, Course) and made.feedback,
+    feedback=getattr(made, "feedback", False),
   )
 
 

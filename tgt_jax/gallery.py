@@ -28,7 +28,7 @@ _PROBED = 256  # Examples that the diagnostics look at.
 
 def explores(arm: settings.Config) -> bool:
   """Whether an arm moves latents."""
-  return arm["method"]["name"] == "tgt"
+  return arm["method"]["name"] in settings.EXPLORING
 
 
 def _examples(source: data.Source, number: int) -> np.ndarray:

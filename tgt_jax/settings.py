@@ -55,6 +55,8 @@ ARM_SECTIONS = (
   "training",
   "pixel_space",
 )
+# Methods that move latents.
+EXPLORING = ("tgt", "influenced_tgt")
 _STARTS = ("trained", "untrained")
 _TOGETHER = ("auto", "always", "never")
 _ARM_NAME = re.compile(r"[^/\\.][^/\\]*")
@@ -261,10 +263,10 @@ def _check_arms(config: Config) -> None:
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})
     _augmentations(config, starts["strong"], f"{path}starts.strong")
     _check_words(mine, name)
-    explores = mine["method"]["name"] == "tgt" and not mine["pixel_space"]
+    explores = mine["method"]["name"] in EXPLORING and not mine["pixel_space"]
     if explores and not mine["generator"]["name"]:
       raise ValueError(
-        f"arms.{name}: tgt explores with a generator, and generator.name is"
+        f"arms.{name}: {mine['method']['name']} explores with a generator, and generator.name is"
         " empty: name one of GENERATORS"
       )
 
@@ -272,7 +274,7 @@ def _check_arms(config: Config) -> None:
 def _check_words(mine: Config, name: str) -> None:
   """Soft tokens mean nothing to a network with words of its own."""
   soft = mine["method"]["name"] in ("mixup_kd", "mate_kd") or (
-    mine["method"]["name"] == "tgt" and _ascends(mine["exploration"])
+    mine["method"]["name"] in EXPLORING and _ascends(mine["exploration"])
   )
   for part in ("labeler", "student"):
     if soft and "tokenizer" in mine[part]:

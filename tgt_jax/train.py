@@ -112,11 +112,12 @@ def _experiment(
   }
   # In one order: every process waits for the others at each split.
   wanted += sorted(used - set(wanted))
-  # Of the methods here only `tgt` looks at latents, those of its start points.
+  # Of the methods here only these look at latents, those of start points.
   explored = {
     "train" if arm["starts"]["source"] == "batch" else arm["starts"]["source"]
     for arm in arms
-    if arm["method"]["name"] == "tgt" or arm["method"]["name"] not in METHODS
+    if arm["method"]["name"] in settings.EXPLORING
+    or arm["method"]["name"] not in METHODS
   }
   columns = {
     split: answers.columns(
@@ -187,7 +188,7 @@ def _run_arm(experiment: Experiment, name: str) -> results_lib.ArmResult:
 def _describe(arm: build.Arm) -> str:
   """The method in one line."""
   words = [arm.config["method"]["name"]]
-  if words[0] == "tgt":
+  if words[0] in settings.EXPLORING:
     spec = dict(arm.config["exploration"])
     words.append(spec.pop("name"))
     words += [f"{key}={value}" for key, value in spec.items()]

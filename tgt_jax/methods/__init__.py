@@ -32,6 +32,7 @@ from tgt_jax.methods.guided import (
   uda,
   unlabelled_kd,
 )
+from tgt_jax.methods.influenced import generated_influence, influenced_tgt
 from tgt_jax.methods.neighbours import (
   Context,
   Neighbours,
@@ -56,6 +57,7 @@ METHODS: dict[str, Callable[..., LossFn | Recipe | Course]] = {
   "unlabelled_kd": unlabelled_kd,
   "uda": uda,
   "mate_kd": mate_kd,
+  "influenced_tgt": influenced_tgt,
   "takd": takd,
   "rco": rco,
   "skd": skd,
@@ -88,8 +90,10 @@ __all__ = [
   "explored",
   "from_course",
   "from_loss",
+  "generated_influence",
   "generator_loss",
   "guided",
+  "influenced_tgt",
   "kd",
   "labeler_loss",
   "lgtm",

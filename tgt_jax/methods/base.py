@@ -50,10 +50,12 @@ class Recipe(NamedTuple):
     loss: see the module docstring.
     others: `(rng, batch) -> (params, model_state)` by participant. Each has
       the student's optimiser to itself.
+    feedback: whether a batch needs "feedback", held-out examples.
   """
 
   loss: LossFn
   others: Mapping[str, InitFn] = {}
+  feedback: bool = False
 
 
 class Learner(NamedTuple):

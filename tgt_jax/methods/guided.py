@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,6 +142,7 @@ def guided(
   neighbours: Neighbours | None = None,
   *,
   num_generated: int = 1,
+  reweigh: Callable[..., Array] | None = None,
 ) -> LossFn:
   """The loss of the module docstring.
 
@@ -151,6 +152,8 @@ def guided(
     neighbours: where generated examples come from; needed unless
       `weights.generated` is zero.
     num_generated: generated examples per start point, >= 1.
+    reweigh: `(params, model_state, batch, shown) -> [M]`, factors of the
+      generated examples' weights, constants to the gradient.
   """
   if num_generated < 1:
     raise ValueError(f"num_generated must be >= 1, got {num_generated}")
@@ -172,6 +175,10 @@ def guided(
         step,
         number=num_generated,
       )
+      if reweigh is not None:
+        factors = reweigh(params, model_state, batch, shown)
+        factors = jax.lax.stop_gradient(factors)
+        shown = shown._replace(weight=shown.weight * factors)
     (logits, generated_logits), student_state = _forward(
       parts.student,
       params["student"],
