@@ -43,7 +43,7 @@ ROWS = (
   ("teach", "scoring"),
   ("answers",),
   ("experiment",),
-  ("curves", "streams"),
+  ("across", "curves", "streams"),
   ("gallery", "report", "compare", "evaluate"),
   ("train",),  # floor 6
   ("main",),  # floor 7

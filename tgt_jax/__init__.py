@@ -59,6 +59,7 @@ __all__ = [
   "scoring",
   "answers",
   "experiment",
+  "across",
   "curves",
   "streams",
   "gallery",

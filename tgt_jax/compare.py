@@ -3,6 +3,7 @@
 
   python -m tgt_jax.compare runs/a runs/b --metric=balanced,few --baseline=kd
   python -m tgt_jax.compare runs/1 runs/10 runs/100 --curve=curve.png
+  python -m tgt_jax.compare runs/mrpc runs/rte --across
 
 Every number is read from the `results.json` of a run. With a baseline, each
 arm is compared with it seed by seed: the mean of the paired differences and
@@ -10,7 +11,8 @@ its 95 % t-interval, over the seeds that both have. Equal seeds mean equal
 data order and equal initialisation, which is why pairs say more than two
 separate means do. Runs on other data, another evaluation split or another
 teacher are listed and said to be different; no difference is taken over them.
-The second draws the metrics over the number of labelled images.
+The second draws the metrics over the number of labelled images. The third has
+a column for each run, by the metric that the run puts first.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tgt_jax import checks, curves, files, results as results_lib, tables
+from tgt_jax import (
+  across,
+  checks,
+  curves,
+  files,
+  results as results_lib,
+  tables,
+)
 from tgt_jax.pairing import (
   CONFIDENCE,
   Difference,
@@ -302,9 +311,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("dirs", nargs="+", metavar="DIR", help="workdir of a run")
   parser.add_argument(
     "--metric",
-    default="balanced",
     help="metric, or several with commas; differences are of the first"
-    " (default: %(default)s)",
+    " (default: balanced)",
   )
   parser.add_argument(
     "--baseline",
@@ -327,15 +335,39 @@ def _parser() -> argparse.ArgumentParser:
     metavar="FILE",
     help="also draw the metrics over the number of labelled images: a PNG",
   )
+  parser.add_argument(
+    "--across",
+    action="store_true",
+    help="arms by runs, as tasks; --metric is that of every run, by default"
+    " each run's first",
+  )
   return parser
+
+
+def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
+  """Arms by runs, rendered."""
+  if args.format == "json" or args.curve or args.baseline or args.per_seed:
+    raise ValueError(
+      "--across makes a table: it goes with --metric and with --format text,"
+      " markdown or html"
+    )
+  runs = load_runs(args.dirs)
+  if args.metric is not None and len(metrics) == 1:
+    metrics = [*metrics] * len(runs)
+  given = None if args.metric is None else metrics
+  return tables.render(across.table(runs, metrics=given), style=args.format)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Prints the comparison."""
   parser = _parser()
   args = parser.parse_args(argv)
-  metrics = [m.strip() for m in args.metric.split(",") if m.strip()]
+  named = "balanced" if args.metric is None else args.metric
+  metrics = [m.strip() for m in named.split(",") if m.strip()]
   try:
+    if args.across:
+      sys.stdout.write(_across(args, metrics) + "\n")
+      return
     if not metrics:
       raise ValueError("--metric needs the name of a metric")
     runs = load_runs(args.dirs)

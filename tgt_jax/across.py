@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods by tasks: one row per arm, one column per run.
+
+Each run is shown by the metric it puts first, so that a task reported by F1
+stands beside one reported by accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from tgt_jax import results as results_lib, tables
+from tgt_jax.pairing import Run
+from tgt_jax.results import ArmResult
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+  """Arms in the order in which runs have them, reference arms last."""
+  arms = [arm for run in runs for arm in run.results.arms]
+  ordered = sorted(arms, key=lambda arm: arm.reference)
+  return list(dict.fromkeys(arm.name for arm in ordered))
+
+
+def _of(run: Run, name: str) -> ArmResult | None:
+  return next((arm for arm in run.results.arms if arm.name == name), None)
+
+
+def _average(values: Sequence[float | None]) -> str:
+  """The mean over tasks, of those numbers that are fractions."""
+  if any(v is None or math.isnan(v) for v in values):
+    return "–"
+  mean = statistics.fmean(v for v in values if v is not None)
+  return f"{100 * mean:.1f}"
+
+
+def table(
+  runs: Sequence[Run], *, metrics: Sequence[str] | None = None
+) -> tables.Table:
+  """Returns arms by runs, with their average, size and time.
+
+  Args:
+    runs: one per task.
+    metrics: one for each run; by default the first column of each.
+
+  Raises:
+    ValueError: another number of metrics, one that is no fraction, or one that
+      no arm of its run has.
+  """
+  chosen = list(metrics or (run.results.columns[0] for run in runs))
+  if len(chosen) != len(runs):
+    raise ValueError(
+      f"{len(chosen)} metrics for {len(runs)} runs; give one for each, or none"
+    )
+  for run, metric in zip(runs, chosen, strict=True):
+    if results_lib.shown(metric) == 1.0:
+      raise ValueError(f"{run.name}: {metric} is no fraction to average")
+    if not any(metric in s.metrics for a in run.results.arms for s in a.seeds):
+      raise ValueError(f"{run.name}: no arm has {metric!r}")
+  pairs = list(zip(runs, chosen, strict=True))
+  header = ["arm", *(f"{r.name}, {results_lib.label(m)}" for r, m in pairs)]
+  rows = []
+  for name in _names(runs):
+    found = [_of(run, name) for run in runs]
+    cells, means = [], []
+    for arm, metric in zip(found, chosen, strict=True):
+      values = list(arm.values(metric).values()) if arm else []
+      cells.append(results_lib.format_spread(metric, values) if arm else "–")
+      means.append(results_lib.spread(values).mean)
+    there = [arm for arm in found if arm is not None]
+    times = [a.ms_per_step for a in there if a.ms_per_step is not None]
+    size = "–".join(f"{n:,}" for n in sorted({a.parameters for a in there}))
+    mark = " (reference)" if there[0].reference else ""
+    took = f"{statistics.fmean(times):.2f}" if times else "–"
+    rows.append([name + mark, *cells, _average(means), size, took])
+  rules = [len(rows)]
+  rows.append(_teachers(pairs))
+  return tables.Table(
+    [*header, "mean", "parameters", "ms/step"],
+    rows,
+    rules=rules,
+    notes=_notes(runs),
+  )
+
+
+def _teachers(pairs: Sequence[tuple[Run, str]]) -> list[str]:
+  """The last row."""
+  values, sizes = [], set()
+  for run, metric in pairs:
+    teacher = run.results.teacher
+    values.append(teacher.metrics.get(metric) if teacher else None)
+    if teacher and teacher.parameters is not None:
+      sizes.add(teacher.parameters)
+  cells = [
+    results_lib.format_value(metric, value)
+    for (_, metric), value in zip(pairs, values, strict=True)
+  ]
+  size = "–".join(f"{n:,}" for n in sorted(sizes)) or "–"
+  return ["teacher", *cells, _average(values), size, "–"]
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+  seeds = {len(arm.seeds) for run in runs for arm in run.results.arms}
+  several = "–".join(map(str, sorted({min(seeds), max(seeds)})))
+  notes = [
+    f"Mean ± sd over {several} seeds at the last step; the mean is over runs."
+  ]
+  if any(run.results.leaks for run in runs):
+    notes.append(f"Warning: {results_lib.LEAK}.")
+  return notes
