@@ -176,9 +176,7 @@ def guided(
         number=num_generated,
       )
       if reweigh is not None:
-        factors = reweigh(params, model_state, batch, shown)
-        factors = jax.lax.stop_gradient(factors)
-        shown = shown._replace(weight=shown.weight * factors)
+        shown = _scaled(shown, reweigh(params, model_state, batch, shown))
     (logits, generated_logits), student_state = _forward(
       parts.student,
       params["student"],
@@ -209,6 +207,11 @@ def guided(
     return total, Aux(metrics, {**model_state, "student": student_state})
 
   return loss
+
+
+def _scaled(shown: Shown, factors: Array) -> Shown:
+  weight = shown.weight * jax.lax.stop_gradient(factors)
+  return shown._replace(weight=weight)
 
 
 def _forward(
