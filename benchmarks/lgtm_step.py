@@ -4,7 +4,8 @@
   python benchmarks/lgtm_step.py --json=lgtm_step.json
 
 Contenders, all compiled by XLA from the same networks, batch and optimisers:
-ours, `prokt`, `lgtm` and `meta_distill` of the package;
+ours, `prokt`, `lgtm` and `meta_distill` of the package; "unwatched" does not
+    log the teacher's own held-out loss, nor does the published scheme;
 published, LGTM as its public code computes it: the auxiliary gradient, the
     look-ahead, the held-out gradient, and the teacher's gradient against each
     of two perturbed students, a forward and a backward pass each;
@@ -229,6 +230,7 @@ def main() -> None:
   courses = {
     "prokt": methods.prokt(parts),
     "lgtm": methods.lgtm(parts),
+    "lgtm, unwatched": methods.lgtm(parts, watch_teacher=False),
     "meta_distill": methods.meta_distill(parts, look_ahead_rate=rate),
   }
   made = {
@@ -249,6 +251,7 @@ def main() -> None:
   )
   against = {
     "lgtm": "lgtm, published",
+    "lgtm, unwatched": "lgtm, published",
     "meta_distill": "meta_distill, second order",
     "prokt": "prokt",
   }

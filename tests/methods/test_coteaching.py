@@ -342,6 +342,14 @@ def test_what_is_logged():
     assert found[name] > 0, name
 
 
+def test_watching_the_teacher_changes_nothing():
+  watched, metrics = steps(methods.lgtm(parts()))
+  unwatched, fewer = steps(methods.lgtm(parts(), watch_teacher=False))
+  same_bits(watched[1], unwatched[1])
+  gone = {"feedback/teacher_loss", "feedback/teacher_accuracy"}
+  assert set(metrics) - set(fewer) == gone
+
+
 def test_influence_says_what_leaving_an_example_out_does():
   """To first order: with a tiny rate, the held-out loss changes by I_i."""
   tiny = optax.sgd(1e-4)

@@ -96,6 +96,7 @@ def lgtm(
   student_label: float = 0.0,
   targets: str = "fresh",
   every: int = 1,
+  watch_teacher: bool = True,
 ) -> Course:
   """A teacher that learns from distillation influence (arXiv 2305.09651).
 
@@ -115,6 +116,8 @@ def lgtm(
     targets: "fresh" or "stale", see the module.
     every: updates between two influences, >= 1. Seeds that train as one
       program compute it in all updates and use it in these.
+    watch_teacher: log the teacher's own held-out loss too, which costs a
+      forward pass of it.
 
   Raises:
     ValueError: an argument out of its range, or no network for a teacher.
@@ -127,7 +130,9 @@ def lgtm(
     checks.one_of(_SCALES, influence_weight=influence_weight)
   else:
     checks.non_negative(influence_weight=influence_weight)
-  felt = Feedback(influence, influence_weight, fraction, every)
+  felt = Feedback(
+    influence, influence_weight, fraction, every, watch=watch_teacher
+  )
   off = influence == "off" or influence_weight == 0
   return _course(
     parts,
