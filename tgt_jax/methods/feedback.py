@@ -160,11 +160,18 @@ def feel(
     **_influence_metrics(each, batch.get("mask")),
   }
   if feedback.watch:
-    watched = _held_out(parts, state, batch, TEACHER)
-    value, right = watched(state.params[TEACHER])
-    metrics["feedback/teacher_loss"] = one(value)
-    metrics["feedback/teacher_accuracy"] = one(right)
+    metrics |= _watched(parts, state, batch)
   return Felt(cotangent, metrics)
+
+
+def _watched(parts: Parts, state: TrainState, batch: Batch) -> dict[str, Mean]:
+  """The teacher on the held-out batch, which teaches nobody."""
+  judge = _held_out(parts, state, batch, TEACHER)
+  value, right = judge(state.params[TEACHER])
+  return {
+    "feedback/teacher_loss": one(value),
+    "feedback/teacher_accuracy": one(right),
+  }
 
 
 def _difference(
