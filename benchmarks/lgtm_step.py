@@ -217,6 +217,27 @@ class _Step:
     jax.block_until_ready(self._state)
 
 
+def _rows(steps: Any, times: Any) -> list[tuple[str, ...]]:
+  """Times and memory, as they are and against others."""
+  against = {
+    "lgtm": "lgtm, published",
+    "lgtm, unwatched": "lgtm, published",
+    "meta_distill": "meta_distill, second order",
+    "prokt": "prokt",
+  }
+  return [
+    (
+      name,
+      f"{times.ms(name):.1f}",
+      f"{times.ratio(name, 'prokt'):.2f}",
+      f"{times.ratio(name, against[name]):.2f}" if name in against else "",
+      f"{step.megabytes:.1f}",
+      f"{step.megabytes / steps['prokt'].megabytes:.2f}",
+    )
+    for name, step in steps.items()
+  ]
+
+
 def main() -> None:
   """Times all contenders and prints the table."""
   args = _arguments()
@@ -249,23 +270,7 @@ def main() -> None:
   times = common.take_turns(
     steps, rounds=args.rounds, seconds=args.seconds, clock=args.clock
   )
-  against = {
-    "lgtm": "lgtm, published",
-    "lgtm, unwatched": "lgtm, published",
-    "meta_distill": "meta_distill, second order",
-    "prokt": "prokt",
-  }
-  rows = [
-    (
-      name,
-      f"{times.ms(name):.1f}",
-      f"{times.ratio(name, 'prokt'):.2f}",
-      f"{times.ratio(name, against[name]):.2f}" if name in against else "",
-      f"{step.megabytes:.1f}",
-      f"{step.megabytes / steps['prokt'].megabytes:.2f}",
-    )
-    for name, step in steps.items()
-  ]
+  rows = _rows(steps, times)
   header = ("step", "ms", "/ prokt", "/ rival", "MiB", "/ prokt")
   where = common.environment(cores)
   print(common.describe(where))
