@@ -63,7 +63,10 @@ def test_arms_of_a_text_experiment_run(finished):
   ]
   assert np.all(np.isfinite(of("tgt_gradient", "loss/generated")))
   # Moves have the length of the radius, in units of the states' spread.
-  np.testing.assert_allclose(of("tgt_gradient", "explore/step"), 0.5, rtol=1e-3)
+  radius = config["arms"]["tgt_gradient"]["exploration"]["radius"]
+  np.testing.assert_allclose(
+    of("tgt_gradient", "explore/step"), radius, rtol=1e-3
+  )
   assert 0 < np.mean(of("kd_replace", "explore/step")) < 0.5
 
 
