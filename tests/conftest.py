@@ -15,12 +15,15 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Most of a test's time is compilation; the machine code need not be fast.
-# See `training.quick_options`.
+# Most of a test's time is tracing and compilation; the machine code need not
+# be fast. See `training.quick_options`. Programs are small: to split them among
+# threads, or to note where each operation comes from, costs more than it gives.
 os.environ.setdefault(
   "XLA_FLAGS",
-  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+  " --xla_cpu_parallel_codegen_split_count=1",
 )
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # No window, and no question to a display server, from anything that plots.
 os.environ["MPLBACKEND"] = "Agg"
 

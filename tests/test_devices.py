@@ -97,7 +97,7 @@ def one_device(tmp_path_factory):
   return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_eight_devices_train_the_same_students(tmp_path, one_device):
   helpers.run_with_devices(TRAIN, 8, tmp_path, timeout=400)
   same(one_device, tmp_path)

@@ -16,7 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 60
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 
 def start(workdir, *options, cache, devices=1, **environment):

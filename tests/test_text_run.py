@@ -51,6 +51,7 @@ def finished(tmp_path_factory):
   return workdir, config, train.run(config, workdir)
 
 
+@pytest.mark.thorough
 def test_arms_of_a_text_experiment_run(finished):
   workdir, config, found = finished
   assert [arm.name for arm in found.arms] == list(config["arms"])
@@ -79,6 +80,7 @@ def test_every_arm_of_a_text_experiment_runs(tmp_path):
     assert np.isfinite(arm.seeds[0].metrics["nll"]), arm.name
 
 
+@pytest.mark.thorough
 def test_the_report_shows_sentences(finished):
   workdir, _, _ = finished
   page = (workdir / "report.html").read_text()
@@ -89,6 +91,7 @@ def test_the_report_shows_sentences(finished):
   assert any(word in page for word in words)
 
 
+@pytest.mark.thorough
 def test_a_student_comes_with_its_words(finished):
   workdir, config, found = finished
   loaded = export.load_student(workdir)
@@ -103,6 +106,7 @@ def test_a_student_comes_with_its_words(finished):
   assert arm.seeds[0].metrics["accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.thorough
 def test_evaluating_again_finds_the_same(finished):
   workdir, _, found = finished
   again = evaluate.evaluate_run(workdir)
