@@ -104,6 +104,7 @@ def test_without_held_out_examples_there_is_no_influence(tmp_path):
     train.run(made, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_chain_of_teachers(tmp_path):
   """An assistant is trained and kept; so are the labeler's checkpoints."""
   arms = {name: {"method": {"name": name}} for name in ("takd", "rco")}

@@ -89,9 +89,6 @@ OPTIMIZERS = {
   ),
 }
 pairs = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-optimizers = pytest.mark.parametrize(
-  "tx", OPTIMIZERS.values(), ids=list(OPTIMIZERS)
-)
 
 
 def student_loss(params, teacher, pair):
@@ -146,9 +143,15 @@ def close(found, expected, *, rtol):
     np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale)
 
 
-@optimizers
-@pairs
-def test_teachers_gradient_is_that_through_the_step(tx, pair):
+@pytest.mark.parametrize(
+  ("pair", "tx"),
+  [
+    *((pair, tx) for pair in PAIRS for tx in ("sgd", "clip, adamw")),
+    ("kl", "momentum"),
+  ],
+)
+def test_teachers_gradient_is_that_through_the_step(pair, tx):
+  pair, tx = PAIRS[pair], OPTIMIZERS[tx]
   state = warm(tx)
   close(
     by_influence(tx, state, pair),

@@ -137,6 +137,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
   assert again.arms[0].values("nll") == found.arms[0].values("nll")
 
 
+@pytest.mark.thorough
 def test_seeds_together_are_seeds_in_turns(finished, tmp_path):
   workdir, _ = finished
   turns = settings(
@@ -199,6 +200,7 @@ def test_the_methods_share_data_order(finished, tmp_path):
   same(student(tmp_path, "labels"), student(tmp_path, "kd"))
 
 
+@pytest.mark.thorough
 def test_uda_compares_the_strong_view(finished, tmp_path):
   """Without jitter only the pipeline's second view moves an image."""
   uda = {

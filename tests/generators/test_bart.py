@@ -235,6 +235,7 @@ def _plain_logits(params, z, x):
   )
 
 
+@pytest.mark.thorough
 def test_it_learns_to_write_what_it_read():
   """Fifteen texts by heart: unmoved latents give them back."""
   rng = np.random.default_rng(0)

@@ -80,6 +80,7 @@ def test_published_sizes(name: str, latent: tuple, sizes: dict) -> None:
   assert painted.shape == x.shape
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   "name, kwargs",
   [
@@ -166,6 +167,7 @@ def test_objective_of_the_kl_autoencoder() -> None:
   assert new_state == {}
 
 
+@pytest.mark.thorough
 def test_extreme_variances_are_bounded() -> None:
   generator, params, state = _ready("autoencoder_kl")
   for shift in (-1e4, 1e4):

@@ -120,6 +120,7 @@ def test_the_gradient_of_a_draw_is_that_of_its_relaxation():
   np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_each_player_has_a_gradient_of_its_own():
   def slope(params, made):
     return jax.jit(jax.grad(lambda p: value(p, made)[0]))(params)

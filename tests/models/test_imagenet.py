@@ -131,8 +131,8 @@ def test_remat_recomputes_every_block(name: str) -> None:
   assert blocks_of(True) == sum("_block_" in key for key in params) > 1
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("short")
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10", "mobilenet_v3_large"])
 def test_remat_changes_no_number(name: str) -> None:
   """Nor the statistics; in float64, as one pixel is left to normalise."""
@@ -157,8 +157,8 @@ def test_remat_changes_no_number(name: str) -> None:
     np.testing.assert_allclose(got, want, atol=1e-8 * scale + 1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("short")
-@pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_forward_and_reverse_mode_agree(name: str) -> None:
   with jax.enable_x64(True):
@@ -194,8 +194,8 @@ def test_bfloat16_is_close_to_float32(name: str) -> None:
   np.testing.assert_allclose(got, exact, atol=0.05 * scale)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("short")
-@pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_first_weights(name: str) -> None:
   """Activations neither vanish nor explode, and statistics are neutral."""
