@@ -71,6 +71,7 @@ def test_the_teacher_is_scored_and_its_influence_logged(finished):
   assert "teacher_accuracy %" in results.format_table(found)
 
 
+@pytest.mark.thorough
 def test_a_teacher_begins_as_the_labeler(tmp_path, capsys):
   """Without a step's length it ends as it began.
 

@@ -227,6 +227,7 @@ def test_uda_compares_the_strong_view(finished, tmp_path):
   assert moved.keys() == {"separate", "batch"}
 
 
+@pytest.mark.thorough
 def test_a_student_of_ones_own(finished, tmp_path):
   """Trained, exported, shown where another arm explores, evaluated."""
   config = settings(

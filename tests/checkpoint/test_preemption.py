@@ -145,7 +145,7 @@ def _run_and_signal(directory, whom, number, *, before=0.0, after=0.0):
   return started, stopped
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_agree_on_the_step_to_stop_at(tmp_path):
   # A signal before the loop asks for the first time is not lost.
   started, (first, other) = _run_and_signal(
