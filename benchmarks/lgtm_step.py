@@ -124,6 +124,23 @@ def _losses(parts: Any, batch: Any, rng: Any) -> tuple[Callable, ...]:
   return logits, of_student, of_teacher, held_out
 
 
+def _taught(
+  parts: Any, learner: Any, state: Any, batch: Any, loss: Callable
+) -> Any:
+  """The student's own step, from the answers of the teacher as it now is."""
+  import jax
+
+  params, opt_state = dict(state.params), dict(state.opt_state)
+  said = parts.labeler.apply(params["teacher"], {}, batch["input"])[0].logits
+  grads = jax.grad(loss)(params["student"], said)
+  params["student"], opt_state["student"] = learner.update(
+    grads, opt_state["student"], params["student"]
+  )
+  return state._replace(
+    step=state.step + 1, params=params, opt_state=opt_state
+  ), {}
+
+
 def _published(parts: Any, learners: Any) -> Callable:
   """LGTM as its public code has it."""
   import jax
@@ -149,14 +166,8 @@ def _published(parts: Any, learners: Any) -> Callable:
     params["teacher"], opt_state["teacher"] = learners["teacher"].update(
       heard, opt_state["teacher"], phi
     )
-    new = parts.labeler.apply(params["teacher"], {}, batch["input"])[0].logits
-    grads = jax.grad(of_student)(theta, new)
-    params["student"], opt_state["student"] = learners["student"].update(
-      grads, opt_state["student"], theta
-    )
-    return state._replace(
-      step=state.step + 1, params=params, opt_state=opt_state
-    ), {}
+    state = state._replace(params=params, opt_state=opt_state)
+    return _taught(parts, learners["student"], state, batch, of_student)
 
   return update
 
@@ -185,14 +196,8 @@ def _second_order(parts: Any, learners: Any, rate: float) -> Callable:
     params["teacher"], opt_state["teacher"] = learners["teacher"].update(
       grads, opt_state["teacher"], params["teacher"]
     )
-    new = parts.labeler.apply(params["teacher"], {}, batch["input"])[0].logits
-    grads = jax.grad(descend)(theta, new)
-    params["student"], opt_state["student"] = learners["student"].update(
-      grads, opt_state["student"], theta
-    )
-    return state._replace(
-      step=state.step + 1, params=params, opt_state=opt_state
-    ), {}
+    state = state._replace(params=params, opt_state=opt_state)
+    return _taught(parts, learners["student"], state, batch, descend)
 
   return update
 

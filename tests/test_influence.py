@@ -276,11 +276,18 @@ def test_adam_without_a_second_moment_is_no_nan():
 
 def test_a_part_of_the_parameters_is_a_direction():
   v = jax.grad(held_out_loss)(STUDENT)
-  last = influence.only(v, [False, True])
+  chosen = influence.matching(STUDENT, "^1/")
+  last = influence.only(v, chosen)
   assert not np.any(last[0]["kernel"])
   np.testing.assert_array_equal(last[1]["kernel"], v[1]["kernel"])
-  whole = influence.only(v, [True, {"kernel": True, "bias": True}])
-  jax.tree.map(np.testing.assert_array_equal, whole, v)
+  of = lambda p: student_of(p, TRAIN[0])
+  outputs, moved = influence.tangents(of, STUDENT, v, chosen)
+  expected, along = influence.tangents(of, STUDENT, last)
+  jax.tree.map(np.testing.assert_array_equal, outputs, expected)
+  close(moved, along, rtol=1e-12)
+  assert not np.any(moved["features"])  # Below the part.
+  with pytest.raises(ValueError, match=r"'head'; there are .*1/kernel"):
+    influence.matching(STUDENT, "head")
 
 
 def test_networks_of_bfloat16_have_losses_of_float32():

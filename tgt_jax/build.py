@@ -29,7 +29,9 @@ from tgt_jax import (
 from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
   METHODS,
+  Course,
   Parts,
+  Recipe,
   from_loss,
   generator_loss,
   kd,
@@ -211,14 +213,10 @@ def arm(
     offered={"steps": mine["training"]["steps"], "anchors": mine["anchors"]},
     parts=parts,
   )
-  return Arm(
-    name,
-    mine,
-    parts,
-    learners.method(name, made, student, mine),
-    others=tuple(getattr(made, "others", ())),
-    feedback=getattr(made, "feedback", False),
-  )
+  if not isinstance(made, (Recipe, Course)):
+    made = Recipe(made)
+  method = learners.method(name, made, student, mine)
+  return Arm(name, mine, parts, method, tuple(made.others), made.feedback)
 
 
 def generator_method(config: Config) -> Method:

@@ -317,7 +317,8 @@ class _Loop:
     """Fetches one window's sums and writes their means."""
     totals = jax.device_get(totals)
     self.clock.window(step)
-    means = {name: m.total / m.count for name, m in totals.items()}
+    with np.errstate(invalid="ignore"):  # What no update counted is NaN.
+      means = {name: m.total / m.count for name, m in totals.items()}
     self.check_finite(means, step)
     self.runtime.writer.write(
       step, means, arm=self.job.name, seed=self.job.seeds

@@ -110,7 +110,7 @@ def fill(
 
 
 def smoke(config: Any) -> None:
-  """A few updates of every arm on sentences of a grammar."""
+  """A few updates of one arm of each kind on sentences of a grammar."""
   kept = {name: config.arms[name].to_dict() for name in config.arms}
   assistants = len(config.assistants)
   text_presets.smoke(config)

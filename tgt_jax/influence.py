@@ -26,6 +26,7 @@ References:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,8 +86,8 @@ def look_ahead(
   Returns:
     See `LookAhead`. Where Adam has seen no gradient at all (rows of words that
     no text had) its update has no finite derivative: it divides by the root of
-    a zero second moment. u is zero there, which is exact for whatever has no
-    gradient structurally, and the same as an `eps_root` above zero there.
+    a zero second moment. u is zero there. Nothing is lost by it: what cannot
+    have a gradient on the batch has no tangent on it either.
   """
 
   def moved(gradient: Params) -> Params:
@@ -102,22 +103,41 @@ def look_ahead(
   return LookAhead(after, pull)
 
 
-def only(direction: Params, chosen: Params) -> Params:
-  """A direction within a part of the parameters: a layer, an adapter.
+def matching(params: Params, pattern: str) -> Params:
+  """Which parameters a part is made of: a last layer, an adapter.
 
   Args:
-    direction: v or u.
-    chosen: booleans of the same structure (or of a prefix of it); what is
-      False does not move, so that its part of the forward-mode pass is zero.
+    params: a tree.
+    pattern: regular expression, searched for in paths such as "head/kernel".
+
+  Returns:
+    Booleans, shaped like `params`.
+
+  Raises:
+    ValueError: it matches none; names some paths.
   """
-  pick = lambda keep, part: jax.tree.map(
-    lambda d: d if keep else jnp.zeros_like(d), part
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+  names = [name(path) for path, _ in jax.tree.leaves_with_path(params)]
+  if not any(re.search(pattern, found) for found in names):
+    raise ValueError(
+      f"no parameter matches {pattern!r}; there are {', '.join(names[-5:])}"
+    )
+  return jax.tree.map_with_path(
+    lambda path, _: re.search(pattern, name(path)) is not None, params
   )
-  return jax.tree.map(pick, chosen, direction)
+
+
+def only(direction: Params, chosen: Params) -> Params:
+  """A direction that is zero outside a part, see `matching`."""
+  keep = lambda d, inside: d if inside else jnp.zeros_like(d)
+  return jax.tree.map(keep, direction, chosen)
 
 
 def tangents(
-  outputs_of: Callable[[Params], Outputs], params: Params, direction: Params
+  outputs_of: Callable[[Params], Outputs],
+  params: Params,
+  direction: Params,
+  chosen: Params | None = None,
 ) -> tuple[Outputs, Outputs]:
   """A network's outputs, and how they change along a direction.
 
@@ -127,11 +147,25 @@ def tangents(
     outputs_of: `params -> outputs`.
     params: where.
     direction: shaped like `params`.
+    chosen: the part that moves, see `matching`; None: everything. Layers below
+      the first that moves have no tangents and are not computed twice.
 
   Returns:
     Outputs and their tangents, floating leaves in float32 or wider.
   """
-  found, moved = jax.jvp(outputs_of, (params,), (_like(direction, params),))
+  leaves, structure = jax.tree.flatten(params)
+  inside = [True] * len(leaves) if chosen is None else jax.tree.leaves(chosen)
+  moving = lambda all_: [a for a, i in zip(all_, inside, strict=True) if i]
+
+  def along(part: list[Array]) -> Outputs:
+    parts = iter(part)
+    whole = [
+      next(parts) if i else a for a, i in zip(leaves, inside, strict=True)
+    ]
+    return outputs_of(jax.tree.unflatten(structure, whole))
+
+  like = jax.tree.leaves(_like(direction, params))
+  found, moved = jax.jvp(along, (moving(leaves),), (moving(like),))
   return wide(found), wide(moved)
 
 

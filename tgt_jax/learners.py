@@ -12,7 +12,6 @@ from tgt_jax import rng as rng_lib, training
 from tgt_jax.methods import (
   Course,
   Learner,
-  LossFn,
   Recipe,
   from_course,
   from_loss,
@@ -42,7 +41,7 @@ def student_init(student: Network) -> Callable:
 
 def method(
   name: str,
-  made: LossFn | Recipe | Course,
+  made: Recipe | Course,
   student: Network,
   config: Config,
 ) -> Method:
@@ -50,7 +49,7 @@ def method(
 
   Args:
     name: of the arm, for errors.
-    made: what its method's factory returned.
+    made: its participants and how they learn.
     student: who learns.
     config: as the arm sees it.
 
@@ -59,8 +58,7 @@ def method(
   """
   if isinstance(made, Course):
     return _course(name, made, student, config)
-  recipe = made if isinstance(made, Recipe) else Recipe(made)
-  return _recipe(recipe, student, config)
+  return _recipe(made, student, config)
 
 
 def _learner(spec: Mapping[str, Any], steps: int) -> Learner:

@@ -187,6 +187,11 @@ def checked(config: Any) -> Config:
   feedback = config["feedback"]
   checks.one_of(("train", "test"), **{"feedback.source": feedback["source"]})
   checks.in_range(0.0, 0.5, **{"feedback.share": feedback["share"]})
+  if feedback["source"] == "test" and feedback["share"]:
+    raise ValueError(
+      "feedback.share holds out training examples, and feedback.source 'test'"
+      " uses none of them: set the share to 0"
+    )
   for name in config["columns"]:
     checks.one_of(results.METRICS, columns=name)
   if config["bag_of_words"] and len(config["input_shape"]) != 1:
@@ -266,8 +271,8 @@ def _check_arms(config: Config) -> None:
     explores = mine["method"]["name"] in EXPLORING and not mine["pixel_space"]
     if explores and not mine["generator"]["name"]:
       raise ValueError(
-        f"arms.{name}: {mine['method']['name']} explores with a generator, and generator.name is"
-        " empty: name one of GENERATORS"
+        f"arms.{name}: {mine['method']['name']} explores with a generator, and"
+        " generator.name is empty: name one of GENERATORS"
       )
 
 

@@ -96,6 +96,7 @@ def lgtm(
   student_label: float = 0.0,
   targets: str = "fresh",
   every: int = 1,
+  within: str = "",
   watch_teacher: bool = True,
 ) -> Course:
   """A teacher that learns from distillation influence (arXiv 2305.09651).
@@ -116,6 +117,9 @@ def lgtm(
     targets: "fresh" or "stale", see the module.
     every: updates between two influences, >= 1. Seeds that train as one
       program compute it in all updates and use it in these.
+    within: regular expression of the student's parameters along which the
+      influence is taken, such as "head"; "" takes all. A cheaper and no longer
+      exact direction.
     watch_teacher: log the teacher's own held-out loss too, which costs a
       forward pass of it.
 
@@ -131,7 +135,7 @@ def lgtm(
   else:
     checks.non_negative(influence_weight=influence_weight)
   felt = Feedback(
-    influence, influence_weight, fraction, every, watch=watch_teacher
+    influence, influence_weight, fraction, every, within, watch=watch_teacher
   )
   off = influence == "off" or influence_weight == 0
   return _course(

@@ -32,6 +32,8 @@ class Feedback(NamedTuple):
     weight: of it, or "official", "normalised".
     fraction: of the other losses' gradient norm, where "normalised".
     every: updates between two of them.
+    within: pattern of the student's parameters that the direction moves; "":
+      all.
     rate: of a plain SGD look-ahead; None: the student's optimiser.
     watch: also log the teacher's own held-out loss, a forward pass of it.
   """
@@ -40,6 +42,7 @@ class Feedback(NamedTuple):
   weight: float | str = 1.0
   fraction: float = 0.1
   every: int = 1
+  within: str = ""
   rate: float | None = None
   watch: bool = True
 
@@ -113,6 +116,8 @@ def feel(
 ) -> Felt:
   """Influences of a batch, and what they teach the teacher.
 
+  Where it is not the update's turn nothing is computed, and all is zero.
+
   Args:
     parts: see `Parts`.
     feedback: its form.
@@ -121,6 +126,23 @@ def feel(
     batch: with "feedback", examples on which neither is trained.
     lesson: the answers on the batch.
   """
+  now = lambda: _feel(parts, feedback, learners, state, batch, lesson)
+  if feedback.every == 1:
+    return now()
+  due = state.step % feedback.every == 0
+  # Metrics of another update count nothing.
+  rest = lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(now))
+  return jax.lax.cond(due, now, rest)
+
+
+def _feel(
+  parts: Parts,
+  feedback: Feedback,
+  learners: Mapping[str, Learner],
+  state: TrainState,
+  batch: Batch,
+  lesson: Lesson,
+) -> Felt:
   tx, opt_state = learners[STUDENT].tx, state.opt_state[STUDENT]
   params = state.params[STUDENT]
   if feedback.rate is not None:
@@ -134,8 +156,14 @@ def feel(
   official = feedback.weight == "official"
   # Along u a sample that helps has a negative derivative, along v a positive.
   direction, helps = (v, 1.0) if official else (ahead.pull(v), -1.0)
+  chosen = None
+  if feedback.within:
+    chosen = influence_lib.matching(params, feedback.within)
+    direction = influence_lib.only(direction, chosen)
   if feedback.form == "exact" and not official:
-    outputs, moved = influence_lib.tangents(lesson.student, params, direction)
+    outputs, moved = influence_lib.tangents(
+      lesson.student, params, direction, chosen
+    )
     cotangent = influence_lib.teacher_cotangent(
       lesson.loss, outputs, moved, lesson.said
     )
@@ -151,9 +179,6 @@ def feel(
     moved,
     lesson.said,
   )
-  if feedback.every > 1:
-    due = state.step % feedback.every == 0
-    cotangent = jax.tree.map(lambda c: jnp.where(due, c, 0.0), cotangent)
   metrics = {
     "feedback/student_loss": one(value),
     "feedback/student_accuracy": one(right),
@@ -212,12 +237,15 @@ def together(
   Returns:
     The gradient, and metrics: "influence/ratio", the norm of the influence,
     weighted, over that of the other losses: of cotangents, for one VJP, and
-    of parameters' gradients where "normalised", which takes two.
+    of parameters' gradients where "normalised", which takes two. Zero where
+    there are no other losses.
   """
   add = lambda a, b, by: jax.tree.map(lambda p, q: p + by * q, a, b)
   if feedback.weight != "normalised":
     weight = 1.0 if isinstance(feedback.weight, str) else feedback.weight
-    ratio = weight * _norm(felt.cotangent) / _norm(aside)
+    size = optax.tree.norm(aside)
+    ratio = weight * optax.tree.norm(felt.cotangent) / jnp.maximum(size, _TINY)
+    ratio = jnp.where(size > 0, ratio, 0.0)
     joined = add(aside, felt.cotangent, weight)
     return back(joined), {"influence/ratio": one(ratio)}
   first, second = back(aside), back(felt.cotangent)
