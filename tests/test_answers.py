@@ -12,9 +12,9 @@ from tgt_jax import (
   answers,
   build,
   data,
-  experiment,
   fit,
   settings,
+  splits,
   teach,
   teachers,
   trees,
@@ -27,7 +27,7 @@ from tgt_jax.writers import MultiWriter
 @pytest.fixture(scope="module")
 def setting():
   config = settings.plain(tiny.get_config("2"))
-  sets = experiment.load_sets(config)
+  sets = splits.load_sets(config)
   teacher = build.teacher(config)
   frozen = build.init_frozen(
     config, jax.random.key(0), build.example_batch(config)["input"]

@@ -29,7 +29,7 @@ ROWS = (
   ("teachers",),
   ("methods",),  # floor 3
   ("training",),  # floor 4
-  ("files", "progress", "tables", "distributed"),
+  ("files", "measures", "progress", "tables", "distributed"),
   ("checkpoint", "data", "pictures", "results", "trees", "writers"),
   ("export", "pairing"),
   ("weights",),  # floor 5
@@ -41,7 +41,7 @@ ROWS = (
   ("build", "fit"),
   ("plan",),
   ("teach", "scoring"),
-  ("answers",),
+  ("answers", "splits"),
   ("experiment",),
   ("across", "curves", "streams"),
   ("gallery", "report", "compare", "evaluate"),

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tgt_jax import build, experiment, results, settings, train, trees
+from tgt_jax import (
+  build,
+  evaluate,
+  results,
+  settings,
+  splits,
+  train,
+  trees,
+)
 
 
 def config(**changes):
@@ -28,7 +36,8 @@ def config(**changes):
     seeds=1, main_arm="lgtm", validation_per_class=0, gallery_examples=0
   )
   made["feedback"] = {"source": "train", "share": 0.2}
-  made["columns"] = ("accuracy", "teacher_accuracy")
+  made["columns"] = ("accuracy", "teacher_accuracy", "again/accuracy")
+  made["data"] = {"name": "tests.tiny:tested_twice"}
   return {**made, **changes}
 
 
@@ -39,13 +48,13 @@ def finished(tmp_path_factory):
 
 
 def test_three_splits_have_nothing_in_common():
-  sets = experiment.load_sets(settings.checked(config()))
+  sets = splits.load_sets(settings.checked(config()))
   assert sets.feedback is not None
   ids = [set(s.ids.tolist()) for s in (sets.train, sets.feedback)]
   assert not ids[0] & ids[1]
   # The labeler and the generator do not see it either.
   assert not ids[1] & set(sets.full.ids.tolist())
-  everything = experiment.load_sets(
+  everything = splits.load_sets(
     settings.checked(config(feedback={"source": "train", "share": 0.0}))
   )
   assert ids[0] | ids[1] == set(everything.train.ids.tolist())
@@ -61,6 +70,10 @@ def test_the_teacher_is_scored_and_its_influence_logged(finished):
   for arm in found.arms[:2]:
     for seed in arm.seeds:
       assert 0 <= seed.metrics["teacher_accuracy"] <= 1
+      for name in ("accuracy", "teacher_accuracy"):
+        assert seed.metrics[f"again/{name}"] == seed.metrics[name]
+  metrics = found.teacher.metrics
+  assert metrics["again/accuracy"] == metrics["accuracy"]
   lines = [
     json.loads(line)
     for line in (workdir / "metrics.jsonl").read_text().splitlines()
@@ -139,3 +152,17 @@ def test_what_does_not_go_together(key):
   made["training"][key] = {"ema_decay": 0.9, "accumulate": 2}[key]
   with pytest.raises(ValueError, match=f"training.{key} to"):
     build.arm(settings.checked(made), "prokt", np.full(10, 10))
+
+
+def test_a_finished_run_is_scored_anew_on_all_its_test_splits(finished):
+  workdir, found = finished
+  again = evaluate.evaluate_run(workdir)
+  for old, new in zip(found.arms, again.arms, strict=True):
+    for first, second in zip(old.seeds, new.seeds, strict=True):
+      assert second.metrics == pytest.approx(first.metrics, nan_ok=True)
+
+
+def test_a_column_of_no_test_split_is_an_error(tmp_path):
+  made = config(columns=("accuracy", "mismatched/accuracy"))
+  with pytest.raises(ValueError, match="'mismatched' .further ones: again"):
+    train.run(made, tmp_path)

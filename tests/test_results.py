@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests import run_folders
-from tgt_jax import results
+from tgt_jax import measures, results
 
 
 def _run(**changes):
@@ -98,25 +98,25 @@ def test_the_table_by_hand():
   st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=6)
 )
 def test_spread_is_that_of_numpy(values):
-  found = results.spread(values)
+  found = measures.spread(values)
   np.testing.assert_allclose(found.mean, np.mean(values), atol=1e-12)
   np.testing.assert_allclose(found.sd, np.std(values, ddof=1), atol=1e-12)
   assert found.sd == statistics.stdev(values)
 
 
 def test_one_seed_has_no_deviation():
-  assert results.format_spread("balanced", [0.5]) == "50.0"
-  assert math.isnan(results.spread([0.5]).sd)
+  assert measures.format_spread("balanced", [0.5]) == "50.0"
+  assert math.isnan(measures.spread([0.5]).sd)
   text = results.format_table(run_folders.run(run_folders.arm("a", [0.5])))
   assert "±" not in text
   assert "From 1 seed, last step of 100" in text
 
 
 def test_a_failed_seed_is_said_and_not_averaged_away():
-  assert results.format_spread("balanced", [0.5, None, 0.7]) == (
+  assert measures.format_spread("balanced", [0.5, None, 0.7]) == (
     "60.0 ± 14.1 (1 failed)"
   )
-  assert results.format_spread("balanced", [None, math.nan]) == "–"
+  assert measures.format_spread("balanced", [None, math.nan]) == "–"
 
 
 def test_equal_arms_have_no_best():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tgt_jax import results, scoring
+from tgt_jax import measures, scoring
 
 
 def logits_of(variables, x):
@@ -61,9 +61,9 @@ def test_top5_of_few_classes_says_nothing():
 
 
 def test_top5_is_shown_as_a_percentage():
-  assert results.label("top5") == "top5 %"
-  assert results.format_value("top5", 0.5) == "50.0"
-  assert not results.lower_is_better("top5")
+  assert measures.label("top5") == "top5 %"
+  assert measures.format_value("top5", 0.5) == "50.0"
+  assert not measures.lower_is_better("top5")
 
 
 def test_a_student_of_nan_has_an_accuracy_of_zero():

@@ -18,10 +18,10 @@ from tgt_jax import (
   build,
   data,
   evaluate,
-  experiment,
   export,
   models,
   settings as settings_lib,
+  splits,
   teach,
   text_presets,
   train,
@@ -86,8 +86,8 @@ def test_the_report_shows_sentences(finished):
   page = (workdir / "report.html").read_text()
   assert "tokenizer.json" in page
   assert "The student reads" not in page
-  text = experiment.load_sets(settings()).test.text.tokenizer
-  words = text.decode(experiment.load_sets(settings()).test.read(np.arange(2)))
+  text = splits.load_sets(settings()).test.text.tokenizer
+  words = text.decode(splits.load_sets(settings()).test.read(np.arange(2)))
   assert any(word in page for word in words)
 
 
@@ -251,7 +251,7 @@ def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
 
 def test_a_run_says_how_many_texts_are_cut(capsys):
   config = settings_lib.checked(settings())
-  found = experiment.load_sets(config).full
+  found = splits.load_sets(config).full
   (line,) = [
     line for line in capsys.readouterr().out.splitlines() if "is cut" in line
   ]

@@ -29,6 +29,7 @@ from tgt_jax import (
   main,
   results as results_lib,
   settings as settings_lib,
+  splits,
   train,
 )
 
@@ -106,7 +107,7 @@ def test_a_run_leaves_what_it_promises(finished):
 
 def test_scores_are_those_of_the_exported_student(finished):
   workdir, found = finished
-  sets = experiment.load_sets(settings())
+  sets = splits.load_sets(settings())
   batch = sets.test.fetch(np.arange(len(sets.test)))
   for seed in found.arms[0].seeds:
     loaded = student(workdir, seed=seed.seed)
@@ -246,7 +247,7 @@ def test_a_student_of_ones_own(finished, tmp_path):
 
 def test_the_ids_that_are_recorded_are_those_trained_on(finished):
   workdir, _ = finished
-  sets = experiment.load_sets(settings())
+  sets = splits.load_sets(settings())
   assert experiment.read_config(workdir)["train_ids"] == (
     longtail.ids_hash(sets.train.ids)
   )

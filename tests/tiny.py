@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tgt_jax import config as config_lib, models
+from tgt_jax import config as config_lib, data, models
 
 GRADIENT = {
   "name": "gradient_ascent",
@@ -17,6 +17,12 @@ GRADIENT = {
 def own_student(num_classes):
   """A factory that knows neither of data types nor of means."""
   return models.mlp(num_classes=num_classes, widths=(8,))
+
+
+def tested_twice():
+  """The digits, with the test split as a further one."""
+  found = data.DATASETS["digits"]()
+  return found._replace(others={"again": found.test})
 
 
 def get_config(arg="12"):

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from tgt_jax import results as results_lib, tables
+from tgt_jax import measures, results as results_lib, tables
 from tgt_jax.pairing import Run
 from tgt_jax.results import ArmResult
 
@@ -54,20 +54,20 @@ def table(
       f"{len(chosen)} metrics for {len(runs)} runs; give one for each, or none"
     )
   for run, metric in zip(runs, chosen, strict=True):
-    if results_lib.shown(metric) == 1.0:
+    if measures.shown(metric) == 1.0:
       raise ValueError(f"{run.name}: {metric} is no fraction to average")
     if not any(metric in s.metrics for a in run.results.arms for s in a.seeds):
       raise ValueError(f"{run.name}: no arm has {metric!r}")
   pairs = list(zip(runs, chosen, strict=True))
-  header = ["arm", *(f"{r.name}, {results_lib.label(m)}" for r, m in pairs)]
+  header = ["arm", *(f"{r.name}, {measures.label(m)}" for r, m in pairs)]
   rows = []
   for name in _names(runs):
     found = [_of(run, name) for run in runs]
     cells, means = [], []
     for arm, metric in zip(found, chosen, strict=True):
       values = list(arm.values(metric).values()) if arm else []
-      cells.append(results_lib.format_spread(metric, values) if arm else "–")
-      means.append(results_lib.spread(values).mean)
+      cells.append(measures.format_spread(metric, values) if arm else "–")
+      means.append(measures.spread(values).mean)
     there = [arm for arm in found if arm is not None]
     times = [a.ms_per_step for a in there if a.ms_per_step is not None]
     size = "–".join(f"{n:,}" for n in sorted({a.parameters for a in there}))
@@ -93,7 +93,7 @@ def _teachers(pairs: Sequence[tuple[Run, str]]) -> list[str]:
     if teacher and teacher.parameters is not None:
       sizes.add(teacher.parameters)
   cells = [
-    results_lib.format_value(metric, value)
+    measures.format_value(metric, value)
     for (_, metric), value in zip(pairs, values, strict=True)
   ]
   size = "–".join(f"{n:,}" for n in sorted(sizes)) or "–"

@@ -30,6 +30,7 @@ from tgt_jax import (
   checks,
   curves,
   files,
+  measures,
   results as results_lib,
   tables,
 )
@@ -210,7 +211,7 @@ def format_difference(metric: str, difference: Difference | None) -> str:
     return "–"
 
   def signed(value: float) -> str:
-    text = results_lib.format_value(metric, abs(value))
+    text = measures.format_value(metric, abs(value))
     return ("−" if value < 0 else "+") + text
 
   text = signed(difference.mean)
@@ -235,8 +236,8 @@ def comparison_table(
     per_seed: whether every seed gets a line of its own as well.
   """
   based = any(row.baseline for row in rows)
-  header = ["run", "arm", "seeds", *map(results_lib.label, metrics)]
-  header += [f"Δ {results_lib.label(metrics[0])}"] if based else []
+  header = ["run", "arm", "seeds", *map(measures.label, metrics)]
+  header += [f"Δ {measures.label(metrics[0])}"] if based else []
   header += ["steps", "ms/step"]
   lines: list[list[str]] = []
   rules: list[int] = []
@@ -247,17 +248,14 @@ def comparison_table(
     line = [row.run.name, arm.name + (" (reference)" if arm.reference else "")]
     line.append(str(len(arm.seeds)))
     line += [
-      results_lib.format_spread(m, list(arm.values(m).values()))
-      for m in metrics
+      measures.format_spread(m, list(arm.values(m).values())) for m in metrics
     ]
     if based:
       line.append(format_difference(metrics[0], row.difference))
     ms = "–" if arm.ms_per_step is None else f"{arm.ms_per_step:.2f}"
     lines.append([*line, f"{arm.steps:,}", ms])
     for seed in arm.seeds if per_seed else ():
-      values = [
-        results_lib.format_value(m, seed.metrics.get(m)) for m in metrics
-      ]
+      values = [measures.format_value(m, seed.metrics.get(m)) for m in metrics]
       rest = [""] * (len(header) - 3 - len(values))
       lines.append(["", f"  seed {seed.seed}", "", *values, *rest])
   notes = [f"Mean ± sd over seeds; {_based_note(rows)}", *notes]
@@ -294,7 +292,7 @@ def as_json(
     }
     for metric in metrics:
       values = arm.values(metric)
-      spread = results_lib.spread(list(values.values()))
+      spread = measures.spread(list(values.values()))
       entry["metrics"][metric] = {"values": values, **spread._asdict()}
     listed.append(entry)
   content = {"metrics": list(metrics), "rows": listed, "notes": list(notes)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tgt_jax import pictures, results as results_lib
+from tgt_jax import measures, pictures
 from tgt_jax.pairing import Run
 from tgt_jax.results import ArmResult
 
@@ -35,10 +35,10 @@ def draw(runs: Sequence[Run], *, metrics: Sequence[str]) -> bytes:
     for arm in run.arms:
       arms.setdefault(arm.name, {})[size] = arm
   panels = {
-    results_lib.label(metric): {
+    measures.label(metric): {
       name: _curve(
         {size: arm.values(metric) for size, arm in found.items()},
-        results_lib.shown(metric),
+        measures.shown(metric),
       )
       for name, found in arms.items()
     }

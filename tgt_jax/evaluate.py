@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,12 @@ from tgt_jax import (
   results as results_lib,
   scoring,
   settings,
+  splits,
   writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.results import SeedResult
+from tgt_jax.types import Network
 
 
 def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
@@ -40,7 +43,7 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   """
   old = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
-  sets = experiment.load_sets(config)
+  sets = splits.load_sets(config)
   if sets.train.fingerprint != old.fingerprints["data"]:
     raise ValueError(
       f"the data of {workdir} are not those that it was trained on: fingerprint"
@@ -60,14 +63,7 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
       variables = jax.tree.map(
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
-      scores = experiment.score(
-        config,
-        sets.test,
-        sets.counts,
-        variables,
-        scoring.network_logits(network),
-        runtime,
-      )
+      scores = _scores(config, sets, network, variables, runtime)
       new = scoring.seed_results(scores, (seed.seed,))[0]
       # Agreement needs the teacher, which a student's folder does not hold.
       fresh.append(
@@ -75,6 +71,22 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
       )
     arms.append(dataclasses.replace(arm, seeds=fresh))
   return dataclasses.replace(old, arms=arms)
+
+
+def _scores(
+  config: settings.Config,
+  sets: splits.Sets,
+  network: Network,
+  variables: Any,
+  runtime: fit.Runtime,
+) -> scoring.Scores:
+  """Scores on all test splits."""
+  logits = scoring.network_logits(network)
+  return sets.scores(
+    lambda split: experiment.score(
+      config, sets.named(split), sets.counts, variables, logits, runtime
+    )
+  )
 
 
 def main(arguments: list[str] | None = None) -> int:

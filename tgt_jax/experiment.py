@@ -19,141 +19,16 @@ from tgt_jax import (
   distributed,
   files,
   fit,
-  longtail,
-  models,
   plan,
-  registry,
   results as results_lib,
   scoring,
   settings,
+  splits,
   teach,
   writers,
 )
 
 CONFIG = "config.json"
-
-
-class Sets(NamedTuple):
-  """The data of an experiment.
-
-  Attributes:
-    train: what students train on, with labels.
-    full: all training images, before the long tail was cut.
-    validation: held out from training, or `None`.
-    test: what is reported.
-    feedback: what a learning teacher hears of, or `None`.
-    counts: training examples per class, [K].
-    ids_hash: of the ids of `train` where the tail was cut, else "".
-  """
-
-  train: data.Source
-  full: data.Source
-  validation: data.Source | None
-  test: data.Source
-  counts: np.ndarray
-  ids_hash: str
-  feedback: data.Source | None = None
-
-
-def load_sets(config: settings.Config) -> Sets:
-  """Reads the data and cuts the tail.
-
-  Raises:
-    ValueError: the data are not what the config says.
-  """
-  dataset = registry.build(data.DATASETS, config["data"], family="data set")
-  full, ids_hash = dataset.train_full, ""
-  shape, classes = tuple(config["input_shape"]), config["num_classes"]
-  if full.input_shape != shape or full.num_classes != classes:
-    raise ValueError(
-      f"{full.name} has inputs of shape {full.input_shape} and"
-      f" {full.num_classes} classes; the config says input_shape {shape} and"
-      f" num_classes {classes}"
-    )
-  if full.text is not None:
-    _check_vocabulary(full.name, full.text.tokenizer, config["vocabulary"])
-    _check_tokenizers(config)
-    sizes = data.buckets(full, config["buckets"] or None) or ()
-    longest = int(np.sum(full.text.lengths == shape[0]))
-    print(
-      f"{full.name}: {longest} of {len(full)} texts have all {shape[0]} token"
-      " ids that data.max_length allows; what is longer is cut",
-      flush=True,
-    )
-    print(
-      f"{full.name}: batches are padded to {', '.join(map(str, sizes))} token"
-      f" ids, so a program is compiled at most {len(sizes)} times",
-      flush=True,
-    )
-  train, tail = dataset.train, config["long_tail"]
-  if tail["profile"]:
-    train, ids_hash = data.long_tail(
-      full,
-      profile=tail["profile"],
-      imbalance_ratio=tail["imbalance_ratio"],
-      head=tail["head"] or None,
-      fraction=tail["fraction"],
-      selection=tail["selection"],
-    )
-  validation, feedback = None, None
-  # No part of the teacher may see what is held out either.
-  without = lambda held: data.subset(
-    full, np.setdiff1d(np.arange(len(full)), np.searchsorted(full.ids, held))
-  )
-  if config["validation_per_class"]:
-    held = data.holdout(full, train, per_class=config["validation_per_class"])
-    validation, train = held.validation, held.train
-    full = without(validation.ids)
-  if config["feedback"]["source"] == "test":
-    feedback = dataset.test
-    print(f"warning: {results_lib.LEAK}", file=sys.stderr)
-  elif config["feedback"]["share"]:
-    train, feedback = data.split_off(train, share=config["feedback"]["share"])
-    full = without(feedback.ids)
-  if ids_hash:
-    ids_hash = longtail.ids_hash(train.ids)
-  counts = train.class_counts()
-  return Sets(train, full, validation, dataset.test, counts, ids_hash, feedback)
-
-
-def _check_vocabulary(
-  name: str, tokenizer: Any, said: Mapping[str, int]
-) -> None:
-  """Raises `ValueError` where the config's vocabulary is not the data's.
-
-  A network's embedding may have more rows than there are words, not fewer.
-  """
-  lines = []
-  for key, value in said.items():
-    found = getattr(tokenizer, key)
-    if found > value if key == "vocab_size" else found != value:
-      lines.append(f"{key}: {found} there, {value} in the config")
-  if lines:
-    raise ValueError(
-      f"{name}: the tokenizer is not the one that the networks are made for"
-      f" ({'; '.join(lines)}). Name theirs, or set config.vocabulary (or the"
-      " network's own arguments) to what this one has"
-    )
-
-
-def _check_tokenizers(config: settings.Config) -> None:
-  """Raises unless networks with a tokenizer of their own fit it.
-
-  Raises:
-    FileNotFoundError: there is none at its path.
-    ValueError: its ids are not those that the network expects.
-  """
-  arms = [settings.arm_config(config, name) for name in config["arms"]]
-  specs = [config["labeler"], *(arm["student"] for arm in arms)]
-  for spec in specs:
-    if "tokenizer" not in spec:
-      continue
-    words = data.load_tokenizer(spec["tokenizer"])
-    table = models.MODELS
-    factory = registry.resolve(table, spec["name"], family="model")
-    keys = [k for k in config["vocabulary"] if registry.takes(factory, k)]
-    said = {k: spec.get(k, registry.default(factory, k)) for k in keys}
-    _check_vocabulary(str(spec["tokenizer"]), words, said)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -199,7 +74,7 @@ def claim_workdir(
   Args:
     workdir: the run's folder.
     config: the experiment.
-    train_ids: see `Sets.ids_hash`.
+    train_ids: see `splits.Sets.ids_hash`.
 
   Raises:
     ValueError: the folder belongs to a run of another config; lists the keys.
@@ -314,7 +189,7 @@ class Experiment(NamedTuple):
 
   config: settings.Config
   workdir: pathlib.Path
-  sets: Sets
+  sets: splits.Sets
   prepared: teach.Prepared
   columns: dict[str, dict[str, np.ndarray]]
   runtime: fit.Runtime
@@ -322,11 +197,11 @@ class Experiment(NamedTuple):
   def score(
     self, split: str, variables: Any, logits: scoring.Logits
   ) -> scoring.Scores:
-    """Scores on "validation" or "test", agreement with the teacher included."""
+    """Scores on a split, agreement with the teacher included."""
     said = self.columns[split]["teacher_logits"]
     return score(
       self.config,
-      getattr(self.sets, split),
+      self.sets.named(split),
       self.sets.counts,
       variables,
       logits,
@@ -334,16 +209,25 @@ class Experiment(NamedTuple):
       columns={"teacher_logits": said},
     )
 
+  def test(self, variables: Any, logits: scoring.Logits) -> scoring.Scores:
+    """Scores on all test splits."""
+    return self.sets.scores(lambda split: self.score(split, variables, logits))
+
   def row(
-    self, logits: np.ndarray, description: str, parameters: int | None = None
+    self,
+    logits: Mapping[str, np.ndarray],
+    description: str,
+    parameters: int | None = None,
   ) -> results_lib.TeacherResult:
-    """A row of the table for what was said of the test split, [N, K]."""
-    scores = scoring.score_answers(
-      logits,
-      self.columns["test"]["teacher_logits"],
-      self.sets.test.labels,
-      class_counts=self.sets.counts,
-      groups=thresholds(self.config),
+    """A row of the table for what was said of the test splits, [N, K] each."""
+    scores = self.sets.scores(
+      lambda split: scoring.score_answers(
+        logits[split],
+        self.columns[split]["teacher_logits"],
+        self.sets.named(split).labels,
+        class_counts=self.sets.counts,
+        groups=thresholds(self.config),
+      )
     )
     found = scoring.seed_results(scores, (self.config["seed"],))[0]
     return results_lib.TeacherResult(

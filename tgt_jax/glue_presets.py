@@ -14,7 +14,12 @@ from typing import Any
 from tgt_jax import config as config_lib, text_presets
 
 TASKS = ("mnli", "qnli", "qqp", "sst2", "mrpc", "rte")
-_F1 = ("mrpc", "qqp")  # Reported by F1 beside accuracy.
+# What tasks are reported by, where it is not accuracy alone.
+_SCORES = {
+  "mrpc": ("f1", "accuracy"),
+  "qqp": ("f1", "accuracy"),
+  "mnli": ("accuracy", "mismatched/accuracy"),
+}
 _CLASSES = {"mnli": 3}
 _SOFT = {"name": "kl_divergence", "temperature": 4.0}
 
@@ -92,8 +97,8 @@ def fill(
       "max_length": length,
     }
     config.arms = config_lib.arms(arms(look_ahead_rate=rates[0]))
-  score = ("f1",) if task in _F1 else ()
-  config.columns = (*score, "accuracy", "teacher_accuracy", "agreement")
+  score = _SCORES.get(task, ("accuracy",))
+  config.columns = (*score, "teacher_accuracy", "agreement")
   config.main_arm = "lgtm"
   with config.unlocked():
     config.generator = {"name": ""}

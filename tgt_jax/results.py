@@ -49,11 +49,10 @@ import importlib.metadata
 import math
 import pathlib
 import platform
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from tgt_jax import files, tables
+from tgt_jax import files, measures, tables
 
 SCHEMA = 1
 FILENAME = "results.json"
@@ -64,23 +63,6 @@ LEAK = (
 )
 COLUMNS = ("balanced", "many", "medium", "few", "agreement")
 
-_PERCENT = frozenset(
-  {
-    "accuracy",
-    "top5",
-    "balanced",
-    "many",
-    "medium",
-    "few",
-    "macro_f1",
-    "f1",
-    "agreement",
-    "teacher_accuracy",
-    "ece",
-  }
-)
-_LOWER_IS_BETTER = frozenset({"nll", "ece"})
-METRICS = _PERCENT | _LOWER_IS_BETTER  # That a config may show.
 _PACKAGES = ("tgt_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -125,7 +107,7 @@ class ArmResult:
 
   def values(self, metric: str) -> dict[int, float | None]:
     """Returns `{seed: value}`; None where it is not defined."""
-    return {s.seed: defined(s.metrics.get(metric)) for s in self.seeds}
+    return {s.seed: measures.defined(s.metrics.get(metric)) for s in self.seeds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,69 +154,6 @@ class Results:
     raise ValueError(f"no arm {name!r}; the run has {names}")
 
 
-class Spread(NamedTuple):
-  """Mean and sample standard deviation (n - 1) over seeds.
-
-  Attributes:
-    mean: over the seeds that have a value; NaN if none has.
-    sd: NaN with fewer than two.
-    valid: how many have a value.
-    missing: how many have none.
-  """
-
-  mean: float
-  sd: float
-  valid: int
-  missing: int
-
-
-def defined(value: Any) -> float | None:
-  """Returns a number as a float, and `None` for one that is not finite."""
-  return None if value is None or not math.isfinite(value) else float(value)
-
-
-def spread(values: Sequence[float | None]) -> Spread:
-  """Returns mean and sd of what is there, and how much is not."""
-  there = [v for v in map(defined, values) if v is not None]
-  mean = statistics.fmean(there) if there else math.nan
-  sd = statistics.stdev(there) if len(there) > 1 else math.nan
-  return Spread(mean, sd, len(there), len(values) - len(there))
-
-
-def format_value(metric: str, value: float | None) -> str:
-  """Returns one value in the unit of its metric, or a dash."""
-  if value is None or not math.isfinite(value):
-    return "–"
-  digits = 1 if metric in _PERCENT else 3
-  return f"{shown(metric) * value:.{digits}f}"
-
-
-def format_spread(metric: str, values: Sequence[float | None]) -> str:
-  """Returns `mean ± sd`; a seed without a value is counted in words."""
-  found = spread(values)
-  text = format_value(metric, found.mean)
-  if not math.isnan(found.sd):
-    text += f" ± {format_value(metric, found.sd)}"
-  if found.valid and found.missing:
-    text += f" ({found.missing} failed)"
-  return text
-
-
-def shown(metric: str) -> float:
-  """Returns what a value is multiplied by for the unit of `label`."""
-  return 100.0 if metric in _PERCENT else 1.0
-
-
-def label(metric: str) -> str:
-  """Returns a column's heading, with its unit."""
-  return f"{metric} %" if metric in _PERCENT else metric
-
-
-def lower_is_better(metric: str) -> bool:
-  """Returns whether a smaller value is a better one."""
-  return metric in _LOWER_IS_BETTER
-
-
 def _best(
   arms: Sequence[ArmResult], columns: Sequence[str]
 ) -> frozenset[tuple[int, int]]:
@@ -242,13 +161,13 @@ def _best(
   best = set()
   for column, metric in enumerate(columns, 1):
     means = {
-      row: spread(list(arm.values(metric).values())).mean
+      row: measures.spread(list(arm.values(metric).values())).mean
       for row, arm in enumerate(arms)
       if not arm.reference
     }
     means = {row: mean for row, mean in means.items() if not math.isnan(mean)}
     if len(set(means.values())) > 1:  # Not where all are equal.
-      pick = min if lower_is_better(metric) else max
+      pick = min if measures.lower_is_better(metric) else max
       top = pick(means.values())
       best |= {(row, column) for row, mean in means.items() if mean == top}
   return frozenset(best)
@@ -269,7 +188,9 @@ def results_table(
   for number, arm in enumerate(arms):
     if arm.reference and not any(a.reference for a in arms[:number]):
       rules.append(number)
-    cells = [format_spread(m, list(arm.values(m).values())) for m in columns]
+    cells = [
+      measures.format_spread(m, list(arm.values(m).values())) for m in columns
+    ]
     ms = "–" if arm.ms_per_step is None else f"{arm.ms_per_step:.2f}"
     name = arm.name + (" (reference)" if arm.reference else "")
     rows.append([name, *cells, f"{arm.parameters:,}", ms])
@@ -278,10 +199,10 @@ def results_table(
   if others:
     rules.append(len(rows))
   for name, one in others:
-    cells = [format_value(m, one.metrics.get(m)) for m in columns]
+    cells = [measures.format_value(m, one.metrics.get(m)) for m in columns]
     size = "–" if one.parameters is None else f"{one.parameters:,}"
     rows.append([name, *cells, size, "–"])
-  header = ["arm", *map(label, columns), "parameters", "ms/step"]
+  header = ["arm", *map(measures.label, columns), "parameters", "ms/step"]
   best = _best(arms, columns)
   return tables.Table(
     header, rows, rules=rules, best=best, notes=_notes(results, bool(best))

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tgt_jax import metrics, training
-from tgt_jax.results import SeedResult, defined
+from tgt_jax.measures import defined
+from tgt_jax.results import SeedResult
 from tgt_jax.types import Array, Batch, Network
 
 Scores = dict[str, np.ndarray]

@@ -22,10 +22,10 @@ from tgt_jax import (
   checks,
   data,
   generators,
+  measures,
   methods,
   models,
   registry,
-  results,
 )
 
 Config = dict[str, Any]
@@ -193,7 +193,7 @@ def checked(config: Any) -> Config:
       " uses none of them: set the share to 0"
     )
   for name in config["columns"]:
-    checks.one_of(results.METRICS, columns=name)
+    checks.one_of(measures.METRICS, columns=measures.plain(name))
   if config["bag_of_words"] and len(config["input_shape"]) != 1:
     raise ValueError("bag_of_words counts the words of texts; set it to False")
   for part in ("generator_training", "labeler_training"):

@@ -33,14 +33,13 @@ from tgt_jax import (
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.experiment import (
   Experiment,
-  Sets,
   claim_workdir,
-  load_sets,
   open_writer,
   read_config,
   student_folder,
 )
 from tgt_jax.methods import METHODS
+from tgt_jax.splits import Sets, load_sets
 
 
 def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
@@ -99,7 +98,7 @@ def _experiment(
   teacher = build.teacher({**config, "pixel_space": False})
   arms = [settings.arm_config(config, name) for name in config["arms"]]
   starts = [arm["starts"] for arm in arms]
-  wanted = ["test"]
+  wanted = ["test", *sets.others]
   if sets.validation is not None:
     wanted.append("validation")
   # What the teacher says of an image does not hold for its augmented form.
@@ -123,7 +122,7 @@ def _experiment(
     split: answers.columns(
       teacher,
       prepared,
-      getattr(sets, split),
+      sets.named(split),
       workdir / "teacher",
       runtime,
       batch_size=config["evaluation_batch_size"],
@@ -236,9 +235,9 @@ def _train_group(
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
-  scores = experiment.score("test", variables, logits)
+  scores = experiment.test(variables, logits)
   if "teacher" in arm.others:
-    scores["teacher_accuracy"] = _of_teacher(experiment, arm, fitted.state)
+    scores |= _of_teacher(experiment, arm, fitted.state)
   found = scoring.seed_results(scores, seeds)
   params, state = experiment.runtime.gather(variables)
   for i, seed in enumerate(found):
@@ -257,12 +256,16 @@ def _train_group(
   }
 
 
-def _of_teacher(experiment: Experiment, arm: build.Arm, state: Any) -> Any:
-  """Accuracy on the test split of teachers that learned meanwhile, [S]."""
+def _of_teacher(
+  experiment: Experiment, arm: build.Arm, state: Any
+) -> scoring.Scores:
+  """Accuracies on the test splits of teachers that learned meanwhile, [S]."""
   assert arm.parts.labeler is not None
   variables = state.params["teacher"], state.model_state["teacher"]
   logits = scoring.network_logits(arm.parts.labeler)
-  return experiment.score("test", variables, logits)["accuracy"]
+  found = experiment.test(variables, logits)
+  splits = ("", *(f"{name}/" for name in experiment.sets.others))
+  return {f"{s}teacher_accuracy": found[f"{s}accuracy"] for s in splits}
 
 
 def _export(
@@ -305,7 +308,7 @@ def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
   config = experiment.config
   arrays = experiment.prepared.frozen["labeler"]
   return experiment.row(
-    experiment.columns["test"]["teacher_logits"],
+    {name: said["teacher_logits"] for name, said in experiment.columns.items()},
     f"{config['labeler']['name']} x {config['num_labelers']}",
     models.parameter_count([f.params for f in arrays]),
   )
@@ -315,8 +318,10 @@ def _beside(experiment: Experiment) -> list[results_lib.TeacherResult]:
   """Rows of classifiers that are no networks."""
   if not experiment.config["bag_of_words"]:
     return []
-  train, test = experiment.sets.train, experiment.sets.test
-  return [experiment.row(data.bag_of_words(train, test), "TF-IDF")]
+  sets = experiment.sets
+  tests = {"test": sets.test, **sets.others}
+  said = data.bag_of_words(sets.train, *tests.values())
+  return [experiment.row(dict(zip(tests, said, strict=True)), "TF-IDF")]
 
 
 def _finish(
@@ -335,7 +340,7 @@ def _finish(
     splits={
       "train": f"{sets.train.name}, {len(sets.train)} labelled examples"
       + (f" (ids {sets.ids_hash})" if sets.ids_hash else ""),
-      "eval": f"{sets.test.name}, {len(sets.test)} examples",
+      "eval": sets.tests(),
     },
     class_names=sets.test.class_names,
     class_counts=sets.counts.tolist(),

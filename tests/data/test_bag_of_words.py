@@ -41,7 +41,7 @@ def splits(max_length=16):
 
 def test_it_learns_the_words_of_a_topic():
   train, test = splits()
-  said = data.bag_of_words(train, test)
+  (said,) = data.bag_of_words(train, test)
   assert said.shape == (60, 2)
   np.testing.assert_allclose(np.exp(said).sum(axis=1), 1.0, rtol=1e-5)
   assert np.mean(said.argmax(axis=1) == test.labels) == 1.0
@@ -50,8 +50,8 @@ def test_it_learns_the_words_of_a_topic():
 def test_padding_is_no_word():
   """The same texts with more room say the same."""
   np.testing.assert_allclose(
-    data.bag_of_words(*splits()),
-    data.bag_of_words(*splits(max_length=32)),
+    *data.bag_of_words(*splits()),
+    *data.bag_of_words(*splits(max_length=32)),
     rtol=1e-4,
   )
 
@@ -61,7 +61,7 @@ def test_a_class_without_examples_is_never_first():
   three = dataclasses.replace(
     train, num_classes=3, class_names=("a", "b", "c"), labels=2 * train.labels
   )
-  said = data.bag_of_words(three, test)
+  (said,) = data.bag_of_words(three, test)
   assert said.shape == (60, 3)
   np.testing.assert_array_equal(said[:, 1], said.min(axis=1))
   np.testing.assert_array_equal(said.argmax(axis=1), 2 * test.labels)

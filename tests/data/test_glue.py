@@ -95,13 +95,11 @@ _FILES["mnli"] = {
     f"{_ROW}\tYour gift.\tHundreds.\tn\tn\tn\te\te\tcontradiction",
   ],
 }
-_FILES["mnli_mismatched"] = _FILES["mnli"]
 # Labels of the two splits, and the decoded text of the first test example;
 # the library takes the space before a full stop out.
 _EXPECTED = {
   "cola": ([1, 0], [1], "the sailors rode the breeze."),
   "mnli": ([1, 2], [0], "new. / old."),
-  "mnli_mismatched": ([1, 2], [2], "your gift. / hundreds."),
   "mrpc": ([1, 0], [1], 'he said so. / " so it is.'),
   "qnli": ([1, 0], [0], "what? / that."),
   "qqp": ([0, 1], [0], "why? / why not?"),

@@ -254,12 +254,11 @@ def test_mnli_from_tfds(prepared, letters):
     "validation_mismatched": records[2:],
   }
   _prepare(prepared, "glue/mnli", names, splits)
-  dataset = data.DATASETS["glue"](task="mnli_mismatched", tokenizer=letters)
+  dataset = data.DATASETS["glue"](task="mnli", tokenizer=letters)
   assert _texts(dataset.train) == ["p0 / h0", "p1 / h1", "p2 / h2"]
   assert dataset.train.labels.tolist() == [0, 1, 2]
-  assert _texts(dataset.test) == ["p2 / h2"]
-  matched = data.DATASETS["glue"](task="mnli", tokenizer=letters)
-  assert _texts(matched.test) == ["p1 / h1"]
+  assert _texts(dataset.test) == ["p1 / h1"]
+  assert _texts(dataset.others["mismatched"]) == ["p2 / h2"]
 
 
 def test_other_classes_or_features_are_named(prepared):

@@ -11,10 +11,10 @@ import pytest
 from tests import tiny
 from tgt_jax import (
   build,
-  experiment,
   export,
   models,
   settings,
+  splits,
   train,
   trees,
   weights,
@@ -95,7 +95,7 @@ def test_a_run_begins_with_weights(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, labeler["params"], tree["params"])
   # Its latents have the unit of their spread over the generator's images.
   generator, _ = trees.load_tree(tmp_path / "run/teacher/generator.safetensors")
-  full = experiment.load_sets(config).full
+  full = splits.load_sets(config).full
   z = build.generator(config).encode(
     generator["params"],
     {"generator": {}, **generator["state"]},

@@ -27,8 +27,8 @@ def _documents(source: Source) -> Iterator[list[int]]:
       yield ids[:length].tolist()
 
 
-def answers(train: Source, test: Source) -> np.ndarray:
-  """What a linear classifier on TF-IDF says of `test`.
+def answers(train: Source, *tests: Source) -> list[np.ndarray]:
+  """What a linear classifier on TF-IDF says of every test split.
 
   Log counts of tokens and of pairs of neighbours times their inverse document
   frequency, each text with norm one; logistic regression with scikit-learn's
@@ -36,7 +36,7 @@ def answers(train: Source, test: Source) -> np.ndarray:
 
   Args:
     train: texts with labels.
-    test: N texts of the same tokenizer.
+    *tests: texts of the same tokenizer, N each.
 
   Returns:
     Log-probabilities, float32 [N, K]; those of a class without training
@@ -48,7 +48,7 @@ def answers(train: Source, test: Source) -> np.ndarray:
   from sklearn.feature_extraction.text import TfidfVectorizer
   from sklearn.linear_model import LogisticRegression
 
-  if train.text is None or test.text is None:
+  if train.text is None:
     raise ValueError(
       f"{train.name} holds images; TF-IDF counts the words of texts. Leave"
       " config.bag_of_words off"
@@ -60,7 +60,12 @@ def answers(train: Source, test: Source) -> np.ndarray:
   vectors = TfidfVectorizer(analyzer=terms, sublinear_tf=True)
   model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
   model.fit(vectors.fit_transform(_documents(train)), train.labels)
-  found = model.predict_log_proba(vectors.transform(_documents(test)))
-  out = np.repeat(found.min(axis=1, keepdims=True), train.num_classes, axis=1)
-  out[:, model.classes_] = found
-  return out.astype(np.float32)
+
+  def said(test: Source) -> np.ndarray:
+    found = model.predict_log_proba(vectors.transform(_documents(test)))
+    least = found.min(axis=1, keepdims=True)
+    out = np.repeat(least, train.num_classes, axis=1)
+    out[:, model.classes_] = found
+    return out.astype(np.float32)
+
+  return [said(test) for test in tests]

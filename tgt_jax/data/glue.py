@@ -27,6 +27,7 @@ class _Task(NamedTuple):
     classes: their names; empty where the files spell them out.
     keys: features of the text and of the second text in TFDS.
     dev: names of the development split: of the file, and in TFDS.
+    others: further test splits: a name, and both of theirs.
     header: column names, where the files have none of their own.
     ragged: the published training file has broken lines, which are left out.
   """
@@ -37,20 +38,13 @@ class _Task(NamedTuple):
   classes: tuple[str, ...]
   keys: tuple[str, str]
   dev: tuple[str, str] = ("dev.tsv", "validation")
+  others: tuple[tuple[str, str, str], ...] = ()
   header: tuple[str, ...] = ()
   ragged: bool = False
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _BINARY = ("0", "1")
-_MNLI = _Task(
-  folder="MNLI",
-  columns=("sentence1", "sentence2", "gold_label"),
-  spelled=("entailment", "neutral", "contradiction"),
-  classes=(),
-  keys=("premise", "hypothesis"),
-  dev=("dev_matched.tsv", "validation_matched"),
-)
 TASKS = {
   "cola": _Task(
     folder="CoLA",
@@ -60,9 +54,14 @@ TASKS = {
     keys=("sentence", ""),
     header=("source", "label", "mark", "sentence"),
   ),
-  "mnli": _MNLI,
-  "mnli_mismatched": _MNLI._replace(
-    dev=("dev_mismatched.tsv", "validation_mismatched")
+  "mnli": _Task(
+    folder="MNLI",
+    columns=("sentence1", "sentence2", "gold_label"),
+    spelled=("entailment", "neutral", "contradiction"),
+    classes=(),
+    keys=("premise", "hypothesis"),
+    dev=("dev_matched.tsv", "validation_matched"),
+    others=(("mismatched", "dev_mismatched.tsv", "validation_mismatched"),),
   ),
   "mrpc": _Task(
     folder="MRPC",
@@ -140,18 +139,17 @@ def _read(path: pathlib.Path, task: _Task) -> text.Split:
   return text.Split(first, labels, second)
 
 
-def _locate(
-  name: str, task: _Task, folder: pathlib.Path
-) -> tuple[pathlib.Path, pathlib.Path]:
-  """Returns the files of the two splits."""
-  choices = [("train.tsv", task.dev[0])]
+def _locate(name: str, task: _Task, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the files of the splits."""
+  others = (file for _, file, _ in task.others)
+  choices = [("train.tsv", task.dev[0], *others)]
   if name == "mrpc":
     choices.append(_PARAPHRASE)
   for place in (folder, folder / task.folder):
     for files in choices:
       paths = [place / file for file in files]
       if all(path.is_file() for path in paths):
-        return paths[0], paths[1]
+        return paths
   wanted = " or ".join(" and ".join(files) for files in choices)
   state = "lacks files" if folder.is_dir() else "is missing"
   raise FileNotFoundError(
@@ -172,8 +170,8 @@ def glue(
   """A task of GLUE; its development split is what is evaluated on.
 
   Args:
-    task: a key of `TASKS`; "mnli" is evaluated on the matched genres,
-      "mnli_mismatched" on the others.
+    task: a key of `TASKS`; "mnli" is evaluated on the matched genres, and
+      on the others too as "mismatched".
     data_dir: the folder of the task's files, or the one above it; None reads
       what TFDS has prepared.
     tokenizer: see `text.dataset`.
@@ -197,13 +195,15 @@ def glue(
   layout = TASKS[task]
   if data_dir:
     files = _locate(task, layout, pathlib.Path(data_dir).expanduser())
-    train, test = (_read(file, layout) for file in files)
+    train, test, *others = (_read(file, layout) for file in files)
   else:
-    train, test = _prepared(task, layout)
+    train, test, *others = _prepared(task, layout)
+  names = (name for name, _, _ in layout.others)
   return text.dataset(
     f"glue/{task}",
     train,
     test,
+    others=dict(zip(names, others, strict=True)),
     class_names=layout.classes or layout.spelled,
     tokenizer=tokenizer,
     vocab_size=vocab_size,
@@ -213,8 +213,8 @@ def glue(
 
 def _prepared(task: str, layout: _Task) -> Any:
   return tfds_text.read(
-    f"glue/{task.removesuffix('_mismatched')}",
-    splits=("train", layout.dev[1]),
+    f"glue/{task}",
+    splits=("train", layout.dev[1], *(tfds for _, _, tfds in layout.others)),
     keys=layout.keys,
     class_names=layout.classes or layout.spelled,
   )

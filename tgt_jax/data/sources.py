@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,11 +126,13 @@ class Dataset(NamedTuple):
     test: what they are evaluated on.
     train_full: the training examples before anything was cut away, for a
       generator that needs no labels or a teacher that has seen more.
+    others: further test splits by their names.
   """
 
   train: Source
   test: Source
   train_full: Source
+  others: Mapping[str, Source] = types.MappingProxyType({})
 
 
 def check_labels(labels: Any, num_classes: int, *, what: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -170,17 +171,19 @@ def dataset(
   train: Split,
   test: Split,
   *,
+  others: Mapping[str, Split] = types.MappingProxyType({}),
   class_names: Sequence[str],
   tokenizer: Tokenizer | str | os.PathLike[str] = "",
   vocab_size: int = 8000,
   max_length: int,
 ) -> sources.Dataset:
-  """Returns the data set of two splits.
+  """Returns the data set of two splits or more.
 
   Args:
     name: what messages call it, without a split.
     train: what is trained on; all of it is `train` and `train_full`.
     test: what is evaluated on.
+    others: further test splits.
     class_names: K names.
     tokenizer: a tokenizer, or the path of one as `tokenizer.load` takes it:
       that of the networks whose weights are used. "" trains a WordPiece
@@ -195,8 +198,8 @@ def dataset(
   else:
     texts = [*train.texts, *(train.pairs or ())]
     words = tokenizer_lib.train(texts, vocab_size=vocab_size)
-  full, held = (
-    from_texts(
+  made = {
+    part: from_texts(
       split.texts,
       split.labels,
       tokenizer=words,
@@ -205,9 +208,10 @@ def dataset(
       pairs=split.pairs,
       class_names=class_names,
     )
-    for part, split in (("train", train), ("test", test))
-  )
-  return sources.Dataset(full, held, full)
+    for part, split in {"train": train, "test": test, **others}.items()
+  }
+  full, held = made.pop("train"), made.pop("test")
+  return sources.Dataset(full, held, full, made)
 
 
 def numbered(

@@ -26,15 +26,15 @@ def _split(builder: Any, split: str, keys: tuple[str, str]) -> text.Split:
 def read(
   dataset: str,
   *,
-  splits: tuple[str, str],
+  splits: Sequence[str],
   keys: tuple[str, str],
   class_names: Sequence[str],
-) -> tuple[text.Split, text.Split]:
-  """Reads two splits of a data set from where TFDS keeps what it prepared.
+) -> list[text.Split]:
+  """Reads splits of a data set from where TFDS keeps what it prepared.
 
   Args:
     dataset: name in the catalogue.
-    splits: names of the two.
+    splits: their names.
     keys: features of the text and of the second text, "" for none.
     class_names: K names that the feature "label" is expected to have.
 
@@ -62,5 +62,4 @@ def read(
       f"tfds: {builder.info.full_name}: expected the classes"
       f" {', '.join(class_names)}, got {', '.join(names)}"
     )
-  first, second = (_split(builder, split, keys) for split in splits)
-  return first, second
+  return [_split(builder, split, keys) for split in splits]

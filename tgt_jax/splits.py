@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data of an experiment: its splits, disjoint, and what fits them."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tgt_jax import (
+  data,
+  longtail,
+  models,
+  registry,
+  results as results_lib,
+  scoring,
+  settings,
+)
+
+
+class Sets(NamedTuple):
+  """The data of an experiment.
+
+  Attributes:
+    train: what students train on, with labels.
+    full: all training images, before the long tail was cut.
+    validation: held out from training, or `None`.
+    test: what is reported.
+    others: further test splits by their names.
+    feedback: what a learning teacher hears of, or `None`.
+    counts: training examples per class, [K].
+    ids_hash: of the ids of `train` where the tail was cut, else "".
+  """
+
+  train: data.Source
+  full: data.Source
+  validation: data.Source | None
+  test: data.Source
+  counts: np.ndarray
+  ids_hash: str
+  others: Mapping[str, data.Source] = types.MappingProxyType({})
+  feedback: data.Source | None = None
+
+  def named(self, split: str) -> data.Source:
+    """Returns a split by its name."""
+    return self.others[split] if split in self.others else getattr(self, split)
+
+  def tests(self) -> str:
+    """Says what the test splits are."""
+    named = {self.test.name: self.test, **self.others}.items()
+    return ", ".join(f"{name}, {len(one)} examples" for name, one in named)
+
+  def scores(self, score: Callable[[str], scoring.Scores]) -> scoring.Scores:
+    """Scores on all test splits, those of further ones after their names.
+
+    Args:
+      score: of the split of a name.
+    """
+    scores = score("test")
+    for split in self.others:
+      found = score(split).items()
+      scores |= {f"{split}/{n}": v for n, v in found if n != "per_class"}
+    return scores
+
+
+def load_sets(config: settings.Config) -> Sets:
+  """Reads the data and cuts the tail.
+
+  Raises:
+    ValueError: the data are not what the config says.
+  """
+  dataset = registry.build(data.DATASETS, config["data"], family="data set")
+  full, ids_hash = dataset.train_full, ""
+  shape, classes = tuple(config["input_shape"]), config["num_classes"]
+  if full.input_shape != shape or full.num_classes != classes:
+    raise ValueError(
+      f"{full.name} has inputs of shape {full.input_shape} and"
+      f" {full.num_classes} classes; the config says input_shape {shape} and"
+      f" num_classes {classes}"
+    )
+  if full.text is not None:
+    _check_texts(config, full, full.text)
+  _check_columns(config["columns"], dataset)
+  train, tail = dataset.train, config["long_tail"]
+  if tail["profile"]:
+    train, ids_hash = data.long_tail(
+      full,
+      profile=tail["profile"],
+      imbalance_ratio=tail["imbalance_ratio"],
+      head=tail["head"] or None,
+      fraction=tail["fraction"],
+      selection=tail["selection"],
+    )
+  validation, feedback = None, None
+  # No part of the teacher may see what is held out either.
+  without = lambda held: data.subset(
+    full, np.setdiff1d(np.arange(len(full)), np.searchsorted(full.ids, held))
+  )
+  if config["validation_per_class"]:
+    held = data.holdout(full, train, per_class=config["validation_per_class"])
+    validation, train = held.validation, held.train
+    full = without(validation.ids)
+  if config["feedback"]["source"] == "test":
+    feedback = dataset.test
+    print(f"warning: {results_lib.LEAK}", file=sys.stderr)
+  elif config["feedback"]["share"]:
+    train, feedback = data.split_off(train, share=config["feedback"]["share"])
+    full = without(feedback.ids)
+  if ids_hash:
+    ids_hash = longtail.ids_hash(train.ids)
+  counts = train.class_counts()
+  return Sets(
+    train=train,
+    full=full,
+    validation=validation,
+    test=dataset.test,
+    counts=counts,
+    ids_hash=ids_hash,
+    others=dataset.others,
+    feedback=feedback,
+  )
+
+
+def _check_texts(
+  config: settings.Config, full: data.Source, text: data.Text
+) -> None:
+  """Checks words against networks, and says how texts are cut and padded."""
+  _check_vocabulary(full.name, text.tokenizer, config["vocabulary"])
+  _check_tokenizers(config)
+  sizes = data.buckets(full, config["buckets"] or None) or ()
+  (limit,) = full.input_shape
+  longest = int(np.sum(text.lengths == limit))
+  print(
+    f"{full.name}: {longest} of {len(full)} texts have all {limit} token"
+    " ids that data.max_length allows; what is longer is cut",
+    flush=True,
+  )
+  print(
+    f"{full.name}: batches are padded to {', '.join(map(str, sizes))} token"
+    f" ids, so a program is compiled at most {len(sizes)} times",
+    flush=True,
+  )
+
+
+def _check_columns(columns: Sequence[str], dataset: data.Dataset) -> None:
+  """Raises `ValueError` at a column of a test split that is not there."""
+  for column in columns:
+    split = column.rpartition("/")[0]
+    if split and split not in dataset.others:
+      there = ", ".join(dataset.others) or "none"
+      raise ValueError(
+        f"columns: {column}: the data have no test split {split!r} (further"
+        f" ones: {there})"
+      )
+
+
+def _check_vocabulary(
+  name: str, tokenizer: Any, said: Mapping[str, int]
+) -> None:
+  """Raises `ValueError` where the config's vocabulary is not the data's.
+
+  A network's embedding may have more rows than there are words, not fewer.
+  """
+  lines = []
+  for key, value in said.items():
+    found = getattr(tokenizer, key)
+    if found > value if key == "vocab_size" else found != value:
+      lines.append(f"{key}: {found} there, {value} in the config")
+  if lines:
+    raise ValueError(
+      f"{name}: the tokenizer is not the one that the networks are made for"
+      f" ({'; '.join(lines)}). Name theirs, or set config.vocabulary (or the"
+      " network's own arguments) to what this one has"
+    )
+
+
+def _check_tokenizers(config: settings.Config) -> None:
+  """Raises unless networks with a tokenizer of their own fit it.
+
+  Raises:
+    FileNotFoundError: there is none at its path.
+    ValueError: its ids are not those that the network expects.
+  """
+  arms = [settings.arm_config(config, name) for name in config["arms"]]
+  specs = [config["labeler"], *(arm["student"] for arm in arms)]
+  for spec in specs:
+    if "tokenizer" not in spec:
+      continue
+    words = data.load_tokenizer(spec["tokenizer"])
+    table = models.MODELS
+    factory = registry.resolve(table, spec["name"], family="model")
+    keys = [k for k in config["vocabulary"] if registry.takes(factory, k)]
+    said = {k: spec.get(k, registry.default(factory, k)) for k in keys}
+    _check_vocabulary(str(spec["tokenizer"]), words, said)
