@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """LGTM and its ten baselines on GLUE with small public networks, on a CPU.
 
-Command: python -m tgt_jax.main --config=configs/glue_small.py:mrpc
-  --config.data.data_dir=DIR --config.data.tokenizer=words.json
-  --config.labeler_weights=tiny.safetensors
-  --config.student_weights=tiny1.safetensors --workdir=runs/mrpc
+Command: launch/glue_study.sh --workdir=runs/glue --data_dir=DIR
+  --teacher=BERT_TINY --tokenizer=tokenizer.json
 Hardware: 2 CPU cores.
 Time: not yet run.
 Result: not yet run.
 
-The teacher is BERT-Tiny, two layers of 128, the student its first layer;
-docs/lgtm.md makes the files. With `minilm` the teacher is MiniLM-L6 and the
-student its layers 1, 3 and 5. SST-2 is cut to a tenth of its sentences.
+The teacher is BERT-Tiny, two layers of 128, the student its first layer. With
+`minilm` (SIZE=minilm) the teacher is MiniLM-L6 and the student its layers 1, 3
+and 5. All read those of their words that the task uses. SST-2 is cut to a
+tenth of its sentences.
 
 Arguments, joined by commas: mrpc, rte or sst2; `minilm`; `smoke`.
 """

@@ -44,7 +44,7 @@ ROWS = (
   ("answers", "splits"),
   ("experiment",),
   ("across", "curves", "streams"),
-  ("gallery", "report", "compare", "evaluate"),
+  ("gallery", "ranking", "report", "compare", "evaluate"),
   ("train",),  # floor 6
   ("main",),  # floor 7
 )

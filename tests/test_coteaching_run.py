@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,10 @@ from tests import tiny
 from tgt_jax import (
   build,
   evaluate,
+  export,
+  losses,
+  pictures,
+  ranking,
   results,
   settings,
   splits,
@@ -33,7 +38,7 @@ def config(**changes):
     },
   }
   made.update(
-    seeds=1, main_arm="lgtm", validation_per_class=0, gallery_examples=0
+    seeds=1, main_arm="lgtm", validation_per_class=0, gallery_examples=3
   )
   made["feedback"] = {"source": "train", "share": 0.2}
   made["columns"] = ("accuracy", "teacher_accuracy", "again/accuracy")
@@ -166,3 +171,41 @@ def test_a_column_of_no_test_split_is_an_error(tmp_path):
   made = config(columns=("accuracy", "mismatched/accuracy"))
   with pytest.raises(ValueError, match="'mismatched' .further ones: again"):
     train.run(made, tmp_path)
+
+
+def test_the_hardest_and_easiest_examples_are_kept(finished):
+  """Of a frozen teacher's arm, against one gradient for each example."""
+  workdir, _ = finished
+  assert not (workdir / "arms" / "prokt" / ranking.FILENAME).exists()
+  pictures.load_ranked(workdir / "arms" / "lgtm" / ranking.FILENAME)
+  folder = workdir / "arms" / "weighed"
+  found = pictures.load_ranked(folder / ranking.FILENAME)
+  assert len(found.influence) == 6
+  assert np.all(np.diff(found.influence) <= 0)
+
+  student = export.load_student(folder / "seed0")
+  feedback = splits.load_sets(settings.checked(config())).feedback
+  held = feedback.fetch(np.arange(len(feedback)))
+
+  def logits(params, x):
+    return student.network.apply(params, student.model_state, x)[0].logits
+
+  def held_out(params):
+    said = logits(params, held["input"])
+    return jnp.mean(losses.cross_entropy(said, held["label"]))
+
+  def one(params, x, probabilities):
+    own = logits(params, x[None])
+    return losses.kl_divergence(own, jnp.log(probabilities)[None])[0]
+
+  v = jax.grad(held_out)(student.params)
+  slopes = jax.vmap(jax.grad(one), (None, 0, 0))(
+    student.params, found.inputs, found.teacher
+  )
+  pairs = jax.tree.map(lambda g, d: jnp.einsum("i...,...->i", g, d), slopes, v)
+  each = np.asarray(sum(jax.tree.leaves(pairs)))
+  np.testing.assert_allclose(
+    each / each[0], found.influence / found.influence[0], rtol=0.02, atol=1e-3
+  )
+  page = (workdir / "report.html").read_text()
+  assert page.count("training examples help") == 2

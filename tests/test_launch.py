@@ -130,3 +130,70 @@ def test_text_study_needs_the_weights_it_begins_with(tmp_path):
   assert "BERT-Tiny" in done.stderr
   assert not lines
   assert _text_study(tmp_path)[0].returncode == 2
+
+
+_GLUE = ("--data_dir=glue", "--teacher=tiny", "--tokenizer=words.json")
+
+
+def test_glue_study_makes_files_runs_and_a_table(tmp_path):
+  runs = tmp_path / "runs"
+  files = runs / "files"
+  files.mkdir(parents=True)
+  (files / "teacher.safetensors").write_text("made before")
+  done, lines = _launch(
+    "glue_study.sh",
+    tmp_path,
+    f"--workdir={runs}",
+    *_GLUE,
+    "--config.seeds=1",
+    TASKS="rte mrpc",
+    SIZE="minilm",
+  )
+  assert done.returncode == 0, done.stderr
+  weights = "-m tgt_jax.weights"
+  assert lines[0] == (
+    f"{weights} convert tiny --to=minilm_l6 --layers=1,3,5"
+    f" --out={files}/student.safetensors"
+  )
+  assert lines[1:5] == [
+    (
+      "-m tgt_jax.data.vocabulary --tokenizer=words.json"
+      ' --data={"name": "glue", "task": "rte", "data_dir": "glue"}'
+      f" --out={files}/rte.json"
+    ),
+    *(
+      f"{weights} words {files}/{name}.safetensors --old=words.json"
+      f" --new={files}/rte.json --out={files}/rte-{name}.safetensors"
+      for name in ("teacher", "student")
+    ),
+    (
+      "-m tgt_jax.main --config=configs/glue_small.py:rte,minilm"
+      f" --config.data.data_dir=glue --config.data.tokenizer={files}/rte.json"
+      f" --config.labeler_weights={files}/rte-teacher.safetensors"
+      f" --config.student_weights={files}/rte-student.safetensors"
+      f" --config.seeds=1 --workdir={runs}/rte"
+    ),
+  ]
+  assert lines[-1] == f"-m tgt_jax.compare {runs}/rte {runs}/mrpc --across"
+  assert len(lines) == 10
+
+
+def test_glue_study_stops_where_a_run_was_stopped(tmp_path):
+  done, lines = _launch(
+    "glue_study.sh",
+    tmp_path,
+    f"--workdir={tmp_path / 'r'}",
+    *_GLUE,
+    STOPPED="sst2",
+  )
+  assert done.returncode == 0
+  assert "glue_small.py:sst2 " in lines[-1]
+
+
+def test_glue_study_says_what_is_wrong(tmp_path):
+  done, lines = _launch("glue_study.sh", tmp_path, *_GLUE)
+  assert done.returncode == 2 and "usage:" in done.stderr
+  flags = ("--workdir=runs", *_GLUE)
+  done, lines = _launch("glue_study.sh", tmp_path, *flags, SIZE="large")
+  assert done.returncode == 2 and "got large" in done.stderr
+  assert not lines

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -269,3 +271,59 @@ class TestTexts:
     wrong = self.gallery._replace(inputs=self.gallery.inputs[0])
     with pytest.raises(ValueError, match=r"strings \[views, N\]"):
       pictures.save_gallery(tmp_path / "g.npz", wrong)
+
+
+class TestRanked:
+  """Training examples by influence are a table of images or texts."""
+
+  def setup_method(self):
+    rng = np.random.default_rng(0)
+    self.ranked = pictures.Ranked(
+      inputs=rng.uniform(size=(3, 8, 8, 1)).astype(np.float32),
+      labels=np.array([0, 2, 1]),
+      student=rng.dirichlet(np.ones(3), 3),
+      teacher=np.tile([0.7, 0.2, 0.1], (3, 1)),
+      influence=np.array([2.0, 0.5, -1.25]),
+      class_names=("ant", "<bee>", "cow"),
+      asked=1200,
+      positive=0.625,
+    )
+    self.texts = self.ranked._replace(inputs=np.array(["a", "<b>", "c"]))
+
+  def test_images(self):
+    table = pictures.ranked_table(self.ranked, "lgtm")
+    assert "lgtm: 62 % of 1,200 training examples help" in table
+    assert table.count("<img ") == 3
+    assert table.index("+2.00") < table.index("+0.50") < table.index("-1.25")
+    assert "&lt;bee&gt;" in table and "<bee>" not in table
+    # A rule stands where help ends.
+    assert table.index('class="rule"') > table.index("+0.50")
+    content = base64.b64decode(re.findall(r"base64,([^\"]*)", table)[0])
+    pixels = _pixels(content)[::8, ::8, 0]
+    np.testing.assert_allclose(
+      pixels, self.ranked.inputs[0, ..., 0], atol=1 / 255
+    )
+
+  def test_texts(self):
+    table = pictures.ranked_table(self.texts, "lgtm")
+    assert "<img" not in table
+    assert "&lt;b&gt;" in table
+
+  @pytest.mark.parametrize("kind", ["ranked", "texts"])
+  def test_it_is_kept(self, tmp_path, kind):
+    made = getattr(self, kind)
+    pictures.save_ranked(tmp_path / "r.npz", made)
+    found = pictures.load_ranked(tmp_path / "r.npz")
+    assert pictures.ranked_table(found, "a") == pictures.ranked_table(
+      made._replace(inputs=found.inputs), "a"
+    )
+
+  def test_damage_is_named(self, tmp_path):
+    path = tmp_path / "r.npz"
+    pictures.save_ranked(path, self.texts)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"r\.npz is not a list of influences"):
+      pictures.load_ranked(path)
+    pictures.save_ranked(path, self.texts._replace(labels=np.zeros(2)))
+    with pytest.raises(ValueError, match="leading axes must be equal"):
+      pictures.load_ranked(path)

@@ -65,6 +65,7 @@ __all__ = [
   "curves",
   "streams",
   "gallery",
+  "ranking",
   "report",
   "compare",
   "evaluate",

@@ -188,11 +188,12 @@ def compute(
       (ask(frozen, on_device["input"]), on_device["id"])
     )
     for name, values in rows.items():
-      shape, cut = values.shape[1:], slice(None)
+      shape, view = values.shape[1:], [slice(None)]
       if source.text is not None and len(shape) > 1:
-        shape, cut = (*source.input_shape, *shape[1:]), slice(shape[0])
+        view.append(slice(shape[0]))
+        shape = (*source.input_shape, *shape[1:])
       if name not in found:
         found[name] = np.zeros((len(source), *shape), values.dtype)
-      found[name][:, cut][ids[ids >= 0]] = values[ids >= 0]
+      found[name][tuple(view)][ids[ids >= 0]] = values[ids >= 0]
     tick(batch_size)
   return found

@@ -5,8 +5,8 @@
 
 The page stands alone: pictures are inside it, nothing is fetched, no script
 runs. It is built from `results.json` and, where they are there,
-`metrics.jsonl` (curves), `gallery.npz` (exploration), `config.json` and
-`student.json`, so it can be built again at any time.
+`metrics.jsonl` (curves), `gallery.npz` (exploration), `influence.npz` of arms,
+`config.json` and `student.json`, so it can be built again at any time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tgt_jax.results import Results
 REPORT = "report.html"
 METRICS = "metrics.jsonl"
 GALLERY = "gallery.npz"
+INFLUENCE = "influence.npz"
 CONFIG = "config.json"
 CARD = "student.json"
 
@@ -254,6 +255,17 @@ def _gallery(workdir: pathlib.Path) -> str:
   return _section("Exploration", *parts)
 
 
+def _influence(workdir: pathlib.Path, results: Results) -> str:
+  arms = sorted(results.arms, key=lambda arm: arm.name != results.main_arm)
+  paths = {arm.name: workdir / "arms" / arm.name / INFLUENCE for arm in arms}
+  tables_of = [
+    pictures.ranked_table(pictures.load_ranked(path), name)
+    for name, path in paths.items()
+    if path.is_file()
+  ]
+  return _section("Influence of training examples", *tables_of)
+
+
 def _student(workdir: pathlib.Path) -> str:
   if not (workdir / CARD).is_file():
     return ""
@@ -339,6 +351,7 @@ def render_report(workdir: str | pathlib.Path) -> str:
       _table(results),
       _curves(workdir, results),
       _gallery(workdir),
+      _influence(workdir, results),
       _classes(results),
       _student(workdir),
       _about(workdir, results),

@@ -23,6 +23,7 @@ from tgt_jax import (
   models,
   pictures,
   plan,
+  ranking,
   report,
   results as results_lib,
   scoring,
@@ -236,8 +237,9 @@ def _train_group(
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = final(fitted.state)
   scores = experiment.test(variables, logits)
-  if "teacher" in arm.others:
-    scores |= _of_teacher(experiment, arm, fitted.state)
+  scores |= _of_teacher(experiment, arm, fitted.state)
+  if config["seed"] in seeds:
+    ranking.keep(experiment, arm, fitted.state)
   found = scoring.seed_results(scores, seeds)
   params, state = experiment.runtime.gather(variables)
   for i, seed in enumerate(found):
@@ -260,6 +262,8 @@ def _of_teacher(
   experiment: Experiment, arm: build.Arm, state: Any
 ) -> scoring.Scores:
   """Accuracies on the test splits of teachers that learned meanwhile, [S]."""
+  if "teacher" not in arm.others:
+    return {}
   assert arm.parts.labeler is not None
   variables = state.params["teacher"], state.model_state["teacher"]
   logits = scoring.network_logits(arm.parts.labeler)

@@ -28,6 +28,12 @@ from tgt_jax.pictures.gallery import (
   load_gallery,
   save_gallery,
 )
+from tgt_jax.pictures.ranked import (
+  Ranked,
+  load_ranked,
+  ranked_table,
+  save_ranked,
+)
 from tgt_jax.pictures.texts import texts_table
 
 __all__ = [
@@ -43,6 +49,10 @@ __all__ = [
   "texts_table",
   "save_gallery",
   "load_gallery",
+  "Ranked",
+  "ranked_table",
+  "save_ranked",
+  "load_ranked",
   "png_size",
   "DPI",
 ]

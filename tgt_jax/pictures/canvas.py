@@ -8,6 +8,8 @@ import struct
 import warnings
 from typing import Any
 
+import numpy as np
+
 GREY = "#777777"
 PALETTE = (
   "#0072B2",
@@ -91,6 +93,20 @@ def shorten(text: str, limit: int) -> str:
   """Returns `text`, its end replaced by an ellipsis if it is too long."""
   text = " ".join(str(text).split())
   return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def enlarge(image: np.ndarray, side: int) -> np.ndarray:
+  """Returns [H, W, C] as RGB, each pixel a square of whole screen pixels.
+
+  Args:
+    image: in [0, 1]; of channels that are no colours the mean is shown.
+    side: of the result, about, where the image is not larger.
+  """
+  if image.shape[-1] not in (1, 3):
+    image = image.mean(-1, keepdims=True)
+  image = np.broadcast_to(image, (*image.shape[:2], 3))
+  factor = max(1, round(side / max(image.shape[:2])))
+  return np.clip(image, 0, 1).repeat(factor, 0).repeat(factor, 1)
 
 
 def png_size(data: bytes) -> tuple[int, int]:

@@ -8,18 +8,17 @@ neighbours differ from the reconstruction.
 
 from __future__ import annotations
 
-import io
 import pathlib
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgt_jax import files
+from tgt_jax.pictures import stored
 from tgt_jax.pictures.canvas import (
   GREY,
   PALETTE,
   drawing,
+  enlarge,
   new_figure,
   png,
   shorten,
@@ -108,17 +107,7 @@ def _checked(gallery: Gallery) -> Gallery:
 
 def save_gallery(path: str | pathlib.Path, gallery: Gallery) -> None:
   """Writes a gallery to an `.npz` file, whole or not at all."""
-  gallery = _checked(gallery)
-  buffer = io.BytesIO()
-  arrays = gallery._asdict() | {
-    "views": np.array(gallery.views, dtype=np.str_),
-    "class_names": np.array(gallery.class_names, dtype=np.str_),
-  }
-  if not is_text(gallery):  # Eight bits are what a screen shows.
-    pixels = np.round(255 * np.clip(gallery.inputs, 0, 1))
-    arrays["inputs"] = pixels.astype(np.uint8)
-  np.savez_compressed(buffer, **arrays)
-  files.atomic_write(path, buffer.getvalue())
+  stored.save(path, _checked(gallery)._asdict())
 
 
 def load_gallery(path: str | pathlib.Path) -> Gallery:
@@ -128,33 +117,9 @@ def load_gallery(path: str | pathlib.Path) -> Gallery:
     FileNotFoundError: no such file.
     ValueError: not a gallery, or one cut short.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"no file {path}")
-  try:
-    # From memory: of a damaged file numpy would leave the handle open.
-    content = io.BytesIO(path.read_bytes())
-    with np.load(content, allow_pickle=False) as stored:
-      arrays = {name: stored[name] for name in Gallery._fields}
-  except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-    raise ValueError(
-      f"{path} is not a gallery ({error}); remove it, and evaluate the run"
-      " again to have a new one"
-    ) from error
-  if arrays["inputs"].dtype.kind != "U":
-    arrays["inputs"] = arrays["inputs"].astype(np.float32) / 255
-  for name in ("views", "class_names"):
-    arrays[name] = tuple(map(str, arrays[name]))
-  return _checked(Gallery(**arrays))
-
-
-def _enlarge(image: np.ndarray) -> np.ndarray:
-  """Returns [H, W, C] as RGB, each pixel a square of whole screen pixels."""
-  if image.shape[-1] not in (1, 3):
-    image = image.mean(-1, keepdims=True)
-  image = np.broadcast_to(image, (*image.shape[:2], 3))
-  factor = max(1, round(_CELL / max(image.shape[:2])))
-  return np.clip(image, 0, 1).repeat(factor, 0).repeat(factor, 1)
+  found: dict[str, Any] = stored.load(path, Gallery._fields, what="a gallery")
+  names = {n: tuple(map(str, found[n])) for n in ("views", "class_names")}
+  return _checked(Gallery(**{**found, **names}))
 
 
 def _rgb(color: str) -> np.ndarray:
@@ -246,7 +211,9 @@ def draw_gallery(gallery: Gallery, *, rows: int = 8) -> bytes:
   gallery = _checked(gallery)
   images = gallery.inputs[:, :rows]
   views, count = images.shape[:2]
-  height, width = _enlarge(images[0, 0]).shape[:2] if count else (_CELL, _CELL)
+  height, width = (
+    enlarge(images[0, 0], _CELL).shape[:2] if count else (_CELL, _CELL)
+  )
   neighbours = range(2, views)
   columns = views + len(neighbours)
   step_x, step_y = width + _GAP, height + 3 * _LINE + _GAP + 12
@@ -265,7 +232,7 @@ def draw_gallery(gallery: Gallery, *, rows: int = 8) -> bytes:
       )
     for index, difference in enumerate(differences[:, row]):
       x = _NAMES + (views + index) * step_x
-      sheet.paste(x, y, _enlarge(difference_image(difference, scale)))
+      sheet.paste(x, y, enlarge(difference_image(difference, scale), _CELL))
       norm = float(np.linalg.norm(difference))
       sheet.text(x, y + height + 22, f"length {norm:.2f}", fontsize=6.5)
   return sheet.png()
@@ -301,7 +268,7 @@ def _image_cell(
   cross: bool,
 ) -> None:
   """Draws one image with what both models see in it."""
-  image = _enlarge(gallery.inputs[view, row])
+  image = enlarge(gallery.inputs[view, row], _CELL)
   height, width = image.shape[:2]
   if cross:
     sheet.box(x - 6, y - 6, width + 12, height + 12, _CROSSED, 1.0)

@@ -31,7 +31,8 @@ def marked(before: str, after: str) -> str:
   return " ".join(parts)
 
 
-def _opinion(probabilities: np.ndarray, names: tuple[str, ...]) -> str:
+def opinion(probabilities: np.ndarray, names: tuple[str, ...]) -> str:
+  """The most probable class and how probable it is, as HTML."""
   best = int(np.argmax(probabilities))
   return f"{html.escape(names[best])} {100 * probabilities[best]:.0f} %"
 
@@ -58,7 +59,7 @@ def texts_table(gallery: Gallery) -> str:
       text = str(gallery.inputs[view, row])
       shown = marked(first, text) if view else html.escape(text)
       label = f"<br><small>{truth}</small>" if not view else ""
-      teacher = _opinion(gallery.teacher[view, row], gallery.class_names)
+      teacher = opinion(gallery.teacher[view, row], gallery.class_names)
       if crosses[view, row]:
         teacher = f"<mark>{teacher}</mark>"
       begin = "<tr>" if view else '<tr class="rule">'
@@ -67,7 +68,7 @@ def texts_table(gallery: Gallery) -> str:
         f'<td class="l">{html.escape(name)}{label}</td>'
         f'<td class="l text">{shown}</td>'
         f'<td class="l">'
-        f"{_opinion(gallery.student[view, row], gallery.class_names)}</td>"
+        f"{opinion(gallery.student[view, row], gallery.class_names)}</td>"
         f'<td class="l">{teacher}</td></tr>'
       )
   return (
