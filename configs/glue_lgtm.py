@@ -17,8 +17,8 @@ paper's pairing and settings: zero heads, batch 32, 6 epochs, length 128, rates
 takes the development split that it reports, which is `paper` here and marked
 in the table.
 
-Arguments, joined by commas: a task (mnli, qnli, qqp, sst2, mrpc or rte);
-`four`, a student of four layers; `paper`; `smoke`.
+Arguments, joined by commas: a task (mnli, qnli, qqp, sst2, mrpc, rte or
+stsb); `four`, a student of four layers; `paper`; `smoke`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _SIZES = {
   "sst2": 67_349,
   "mrpc": 3_668,
   "rte": 2_490,
+  "stsb": 5_749,
 }
 
 

@@ -12,7 +12,8 @@ The teacher is BERT-Tiny, two layers of 128, the student its first layer. With
 and 5. All read those of their words that the task uses. SST-2 is cut to a
 tenth of its sentences.
 
-Arguments, joined by commas: mrpc, rte or sst2; `minilm`; `smoke`.
+Arguments, joined by commas: mrpc, rte, sst2 or stsb; `minilm`;
+`smoke`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _SIZES = {
   "mrpc": (3_668, 13_452),
   "rte": (2_490, 15_470),
   "sst2": (6_735, 13_486),
+  "stsb": (5_749, 12_683),
 }
 
 

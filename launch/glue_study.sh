@@ -7,11 +7,11 @@
 #   launch/glue_study.sh --workdir=runs/glue --data_dir=GLUE \
 #     --teacher=BERT_TINY --tokenizer=tokenizer.json
 #
-# GLUE has the folders MRPC, RTE and SST-2; BERT_TINY is the folder or file of
+# GLUE has the folders MRPC, RTE, SST-2 and STS-B; BERT_TINY is the folder or file of
 # public weights. Words that a task does not use are left out of its networks.
 # Further flags are passed on to tgt_jax.main; the same command again resumes.
 #
-# TASKS ("sst2 mrpc rte")  what to run.
+# TASKS ("sst2 mrpc rte")  what to run; also stsb.
 # SIZE (tiny)              tiny: BERT-Tiny teaches its first layer;
 #                          minilm: MiniLM-L6 teaches its layers 1, 3 and 5.
 # PYTHON (python)          the interpreter.

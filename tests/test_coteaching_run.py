@@ -42,7 +42,9 @@ def config(**changes):
   )
   made["feedback"] = {"source": "train", "share": 0.2}
   made["columns"] = ("accuracy", "teacher_accuracy", "again/accuracy")
-  made["data"] = {"name": "tests.tiny:tested_twice"}
+  made["data"] = {"name": "tests.tiny:graded_twice"}
+  for section in (made, made["labeler_training"]):
+    section["label_loss"] = {"name": "graded_cross_entropy"}
   return {**made, **changes}
 
 
@@ -77,7 +79,11 @@ def test_the_teacher_is_scored_and_its_influence_logged(finished):
       assert 0 <= seed.metrics["teacher_accuracy"] <= 1
       for name in ("accuracy", "teacher_accuracy"):
         assert seed.metrics[f"again/{name}"] == seed.metrics[name]
+    for name in ("pearson", "spearman"):
+      assert -1 <= seed.metrics[name] <= 1
+      assert seed.metrics[f"again/{name}"] == seed.metrics[name]
   metrics = found.teacher.metrics
+  assert {"pearson", "spearman"} <= metrics.keys()
   assert metrics["again/accuracy"] == metrics["accuracy"]
   lines = [
     json.loads(line)
@@ -192,7 +198,7 @@ def test_the_hardest_and_easiest_examples_are_kept(finished):
 
   def held_out(params):
     said = logits(params, held["input"])
-    return jnp.mean(losses.cross_entropy(said, held["label"]))
+    return jnp.mean(losses.graded_cross_entropy(said, held["label"]))
 
   def one(params, x, probabilities):
     own = logits(params, x[None])

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 
 from tgt_jax import (
+  answers,
   data,
   distributed,
   files,
   fit,
+  metrics,
   plan,
   results as results_lib,
   scoring,
@@ -138,7 +140,10 @@ def score(
   *,
   columns: Mapping[str, np.ndarray] | None = None,
 ) -> scoring.Scores:
-  """Scores on one source by the config's batch size and groups."""
+  """Scores on one source by the config's batch size and groups.
+
+  Where classes are grades, correlations of the mean grade are among them.
+  """
   batches = data.evaluation_batches(
     source,
     batch_size=config["evaluation_batch_size"],
@@ -146,7 +151,7 @@ def score(
     buckets=data.buckets(source, config["buckets"] or None),
     shard=runtime.shard,
   )
-  return scoring.score(
+  found = scoring.score(
     variables,
     (runtime.put(batch, seeds=False) for batch in batches),
     logits=logits,
@@ -154,6 +159,18 @@ def score(
     groups=thresholds(config),
     jit=runtime.jit,
   )
+  if source.grades is not None:
+    grade = lambda one, x: metrics.expected_grade(logits(one, x))
+    ask = jax.vmap(grade, in_axes=(0, None), out_axes=1)
+    said = answers.compute(
+      runtime.jit(lambda many, x: {"grade": ask(many, x)}),
+      variables,
+      source,
+      runtime,
+      config["evaluation_batch_size"],
+    )
+    found |= scoring.score_grades(said["grade"].T, source.grades)
+  return found
 
 
 def thresholds(config: settings.Config) -> tuple[float, float]:
@@ -225,6 +242,7 @@ class Experiment(NamedTuple):
         logits[split],
         self.columns[split]["teacher_logits"],
         self.sets.named(split).labels,
+        grades=self.sets.named(split).grades,
         class_counts=self.sets.counts,
         groups=thresholds(self.config),
       )

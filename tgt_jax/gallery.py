@@ -14,6 +14,7 @@ from tgt_jax import (
   build,
   data,
   export,
+  metrics,
   rng as rng_lib,
   settings,
   training,
@@ -172,7 +173,7 @@ def _gallery(
     inputs=inputs,
     student=np.asarray(jax.nn.softmax(student_logits)),
     teacher=np.asarray(jax.nn.softmax(teacher_logits)),
-    labels=np.asarray(batch["label"]),
+    labels=np.asarray(metrics.nearest(batch["label"])),
     class_names=source.class_names,
     disagreement=distances,
   )

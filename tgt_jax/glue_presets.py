@@ -13,14 +13,16 @@ from typing import Any
 
 from tgt_jax import config as config_lib, text_presets
 
-TASKS = ("mnli", "qnli", "qqp", "sst2", "mrpc", "rte")
+# Those of LGTM's experiments, and STS-B.
+TASKS = ("mnli", "qnli", "qqp", "sst2", "mrpc", "rte", "stsb")
 # What tasks are reported by, where it is not accuracy alone.
 _SCORES = {
   "mrpc": ("f1", "accuracy"),
   "qqp": ("f1", "accuracy"),
   "mnli": ("accuracy", "mismatched/accuracy"),
+  "stsb": ("pearson", "spearman"),
 }
-_CLASSES = {"mnli": 3}
+_CLASSES = {"mnli": 3, "stsb": 6}
 _SOFT = {"name": "kl_divergence", "temperature": 4.0}
 
 
@@ -100,6 +102,9 @@ def fill(
   score = _SCORES.get(task, ("accuracy",))
   config.columns = (*score, "teacher_accuracy", "agreement")
   config.main_arm = "lgtm"
+  if task == "stsb":
+    config.label_loss.name = "graded_cross_entropy"
+    config.labeler_training.label_loss.name = "graded_cross_entropy"
   with config.unlocked():
     config.generator = {"name": ""}
   config.anchors = 4

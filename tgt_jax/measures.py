@@ -22,6 +22,8 @@ _PERCENT = frozenset(
     "few",
     "macro_f1",
     "f1",
+    "pearson",
+    "spearman",
     "agreement",
     "teacher_accuracy",
     "ece",

@@ -25,7 +25,7 @@ Logits = Callable[[Any, Array], Array]
 
 
 def _sums(logits: Array, batch: Batch) -> dict[str, Any]:
-  labels, mask = batch["label"], batch["mask"]
+  labels, mask = metrics.nearest(batch["label"]), batch["mask"]
   sums = {
     "confusion": metrics.confusion_matrix(
       labels, metrics.predictions(logits), logits.shape[-1], mask=mask
@@ -88,6 +88,7 @@ def score_answers(
   teacher_logits: np.ndarray,
   labels: np.ndarray,
   *,
+  grades: np.ndarray | None = None,
   class_counts: np.ndarray,
   groups: tuple[float, float],
 ) -> Scores:
@@ -97,6 +98,7 @@ def score_answers(
     logits: [N, K].
     teacher_logits: [N, K], for the agreement.
     labels: [N].
+    grades: [N], where classes are grades.
     class_counts: training examples per class, [K].
     groups: thresholds, see `longtail.many_medium_few`.
 
@@ -110,7 +112,20 @@ def score_answers(
   }
   total = jax.device_get(training.jit_once(_sums)(logits, batch))
   total = jax.tree.map(lambda a: np.asarray(a)[None], total)
-  return _summary(total, class_counts, groups)
+  found = _summary(total, class_counts, groups)
+  if grades is not None:
+    predicted = metrics.expected_grade(jnp.asarray(logits))
+    found |= score_grades(np.asarray(predicted)[None], grades)
+  return found
+
+
+def score_grades(predicted: np.ndarray, grades: np.ndarray) -> Scores:
+  """Correlations of predicted grades [S, N] with true ones [N], each [S]."""
+  each = [metrics.correlations(one, grades) for one in predicted]
+  return {
+    name: np.array([found[name] for found in each])
+    for name in ("pearson", "spearman")
+  }
 
 
 def _summary(

@@ -95,6 +95,17 @@ _FILES["mnli"] = {
     f"{_ROW}\tYour gift.\tHundreds.\tn\tn\tn\te\te\tcontradiction",
   ],
 }
+_FILES["stsb"] = {
+  "train.tsv": [
+    "index\tgenre\tsentence1\tsentence2\tscore",
+    "0\tnews\tA plane.\tAn air plane.\t5.000",
+    "1\tnews\tA man.\tA flute.\t2.400",
+  ],
+  "dev.tsv": [
+    "index\tgenre\tsentence1\tsentence2\tscore",
+    "0\tnews\tHe sat.\tShe sat.\t3.250",
+  ],
+}
 # Labels of the two splits, and the decoded text of the first test example;
 # the library takes the space before a full stop out.
 _EXPECTED = {
@@ -105,6 +116,7 @@ _EXPECTED = {
   "qqp": ([0, 1], [0], "why? / why not?"),
   "rte": ([1, 0], [1], "she died. / he lived."),
   "sst2": ([0, 1], [0], "uneasy mishmash"),
+  "stsb": ([5, 2], [3], "he sat. / she sat."),
 }
 
 
@@ -146,7 +158,7 @@ def test_published_layout(tmp_path, task, above, end):
   assert dataset.train.labels.tolist() == train
   assert dataset.test.labels.tolist() == test
   assert dataset.train_full is dataset.train
-  assert dataset.train.num_classes == (3 if "mnli" in task else 2)
+  assert dataset.train.num_classes == {"mnli": 3, "stsb": 6}.get(task, 2)
   assert dataset.test.name == f"glue/{task}/test"
   (found,) = dataset.test.text.tokenizer.decode(
     dataset.test.read(np.array([0]))
@@ -214,7 +226,25 @@ def test_files_that_are_not_what_they_should_be(tmp_path, files, error, match):
 def test_tasks_that_there_are_not(tmp_path):
   with pytest.raises(FileNotFoundError, match="nowhere' is missing"):
     data.DATASETS["glue"](task="rte", data_dir=tmp_path / "nowhere")
-  with pytest.raises(ValueError, match="it is regression"):
-    data.DATASETS["glue"](task="stsb", data_dir=tmp_path)
   with pytest.raises(ValueError, match="task: unknown 'sst'.*Did you mean"):
     data.DATASETS["glue"](task="sst", data_dir=tmp_path)
+
+
+def test_grades_are_what_is_learned(tmp_path):
+  _write(tmp_path, _FILES["stsb"])
+  dataset = data.DATASETS["glue"](task="stsb", data_dir=tmp_path)
+  np.testing.assert_allclose(
+    dataset.train.fetch(np.arange(2))["label"], [5, 2.4]
+  )
+  np.testing.assert_allclose(dataset.test.grades, [3.25])
+  second = data.subset(dataset.train, [1])
+  np.testing.assert_allclose(second.grades, [2.4])
+  lines = _FILES["stsb"]["dev.tsv"]
+  for grade, match in (
+    ("5.1", r"expected \[0, 5\], got 5.1"),
+    ("x", "no number"),
+  ):
+    wrong = [lines[0], lines[1].replace("3.250", grade)]
+    _write(tmp_path, {"dev.tsv": wrong})
+    with pytest.raises(ValueError, match=match):
+      data.DATASETS["glue"](task="stsb", data_dir=tmp_path)

@@ -174,7 +174,9 @@ def _prepare(data_dir, name, label_names, splits):
   features = tfds.features.FeaturesDict(
     {
       **{key: tfds.features.Text() for key in splits["train"][0]},
-      "label": tfds.features.ClassLabel(names=label_names),
+      "label": tfds.features.ClassLabel(names=label_names)
+      if label_names
+      else tfds.features.Scalar(np.float32),
     }
   )
   name, _, config = name.partition("/")
@@ -191,6 +193,8 @@ def _prepare(data_dir, name, label_names, splits):
         feature = example.features.feature[key]
         if isinstance(value, int):
           feature.int64_list.value.append(value)
+        elif isinstance(value, float):
+          feature.float_list.value.append(value)
         else:
           feature.bytes_list.value.append(value.encode())
       writer.write(example.SerializeToString())
@@ -259,6 +263,17 @@ def test_mnli_from_tfds(prepared, letters):
   assert dataset.train.labels.tolist() == [0, 1, 2]
   assert _texts(dataset.test) == ["p1 / h1"]
   assert _texts(dataset.others["mismatched"]) == ["p2 / h2"]
+
+
+def test_grades_from_tfds(prepared, letters):
+  records = [
+    {"sentence1": "a", "sentence2": "b", "label": grade} for grade in (2.4, 5.0)
+  ]
+  splits = {"train": records, "validation": records[1:]}
+  _prepare(prepared, "glue/stsb", None, splits)
+  dataset = data.DATASETS["glue"](task="stsb", tokenizer=letters)
+  np.testing.assert_allclose(dataset.train.grades, [2.4, 5.0])
+  assert dataset.train.labels.tolist() == [2, 5]
 
 
 def test_other_classes_or_features_are_named(prepared):

@@ -113,3 +113,35 @@ def test_rare_classes_have_wider_margins():
 def test_bad_arguments(loss, hyper, match):
   with pytest.raises(ValueError, match=match):
     loss(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), **hyper)
+
+
+class TestGrades:
+  """Cross-entropy to a mixture of the two nearest classes."""
+
+  LOGITS = np.random.default_rng(3).normal(size=(4, 6))
+
+  def test_a_whole_grade_is_a_class(self):
+    whole = np.array([0, 5, 2, 3])
+    expected = losses.cross_entropy(self.LOGITS, whole)
+    for grades in (whole, whole.astype(np.float32)):
+      found = losses.graded_cross_entropy(self.LOGITS, grades)
+      np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+  def test_between_two_classes(self):
+    grades = np.array([0.25, 4.75, 2.4, 3.0])
+    targets = np.zeros((4, 6))
+    for row, (low, share) in enumerate(
+      [(0, 0.25), (4, 0.75), (2, 0.4), (3, 0.0)]
+    ):
+      targets[row, low], targets[row, low + 1] = 1 - share, share
+    log_probs = jax.nn.log_softmax(self.LOGITS)
+    np.testing.assert_allclose(
+      losses.graded_cross_entropy(self.LOGITS, grades),
+      -np.sum(targets * log_probs, -1),
+      rtol=1e-5,
+    )
+    np.testing.assert_allclose(targets @ np.arange(6), grades)
+
+  def test_one_class_has_no_grades(self):
+    with pytest.raises(ValueError, match="classes"):
+      losses.graded_cross_entropy(np.zeros((2, 1)), np.zeros(2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classification tasks of GLUE, from its TSV files or from TFDS.
+"""The tasks of GLUE, from its TSV files or from TFDS.
 
 The labels of GLUE's test splits are not public: the development split is what
 is evaluated on, and a validation set is to be held out of the training split.
@@ -23,7 +23,8 @@ class _Task(NamedTuple):
   Attributes:
     folder: the name its archive unpacks to.
     columns: of the text, of the second text ("" for none) and of the label.
-    spelled: the labels in the files, in the order of the classes.
+    spelled: the labels in the files, in the order of the classes; empty where
+      they are grades.
     classes: their names; empty where the files spell them out.
     keys: features of the text and of the second text in TFDS.
     dev: names of the development split: of the file, and in TFDS.
@@ -92,6 +93,13 @@ TASKS = {
     classes=(),
     keys=("sentence1", "sentence2"),
   ),
+  "stsb": _Task(
+    folder="STS-B",
+    columns=("sentence1", "sentence2", "score"),
+    spelled=(),
+    classes=("0", "1", "2", "3", "4", "5"),
+    keys=("sentence1", "sentence2"),
+  ),
   "sst2": _Task(
     folder="SST-2",
     columns=("sentence", "", "label"),
@@ -135,7 +143,10 @@ def _read(path: pathlib.Path, task: _Task) -> text.Split:
   )
   assert first is not None
   assert label is not None
-  labels = text.numbered(label, task.spelled, what=str(path))
+  if task.spelled:
+    labels = text.numbered(label, task.spelled, what=str(path))
+  else:
+    labels = text.graded(label, what=str(path))
   return text.Split(first, labels, second)
 
 
@@ -171,7 +182,8 @@ def glue(
 
   Args:
     task: a key of `TASKS`; "mnli" is evaluated on the matched genres, and
-      on the others too as "mismatched".
+      on the others too as "mismatched"; "stsb" has grades of similarity, 0 to
+      5, for the label loss "graded_cross_entropy".
     data_dir: the folder of the task's files, or the one above it; None reads
       what TFDS has prepared.
     tokenizer: see `text.dataset`.
@@ -186,11 +198,6 @@ def glue(
     A. Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for
     Natural Language Understanding", arXiv:1804.07461.
   """
-  if task in ("stsb", "sts-b", "sts_b"):
-    raise ValueError(
-      "glue: STS-B asks for a similarity in [0, 5]; it is regression, and there"
-      f" are classifiers here. Choose from {', '.join(sorted(TASKS))}"
-    )
   checks.one_of(TASKS, task=task)
   layout = TASKS[task]
   if data_dir:
@@ -216,5 +223,5 @@ def _prepared(task: str, layout: _Task) -> Any:
     f"glue/{task}",
     splits=("train", layout.dev[1], *(tfds for _, _, tfds in layout.others)),
     keys=layout.keys,
-    class_names=layout.classes or layout.spelled,
+    class_names=layout.classes or layout.spelled if layout.spelled else (),
   )

@@ -56,6 +56,8 @@ class Source:
     ids: int64 [N], the row of each example in the source that this one was
       cut from; 0..N-1 for a source that was not cut.
     text: of a source of text; None for images.
+    grades: float32 [N] in [0, num_classes - 1], where classes are grades of
+      something and `labels` the nearest ones; else None.
   """
 
   name: str
@@ -67,6 +69,7 @@ class Source:
   fingerprint: str
   ids: np.ndarray
   text: Text | None = None
+  grades: np.ndarray | None = None
 
   def __post_init__(self) -> None:
     labels = check_labels(self.labels, self.num_classes, what=self.name)
@@ -100,7 +103,7 @@ class Source:
 
     Returns:
       `{"input": float32 [B, H, W, C] in [0, 1] or int32 [B, L], "label": int32
-      [B]}`.
+      [B], or float32 where there are grades}`.
 
     Raises:
       IndexError: an id outside the source.
@@ -111,7 +114,8 @@ class Source:
         f"{self.name}: expected ids in [0, {len(self)}), got"
         f" {ids.min()}..{ids.max()}"
       )
-    return {"input": self.read(ids), "label": self.labels.take(ids)}
+    labels = self.labels if self.grades is None else self.grades
+    return {"input": self.read(ids), "label": labels.take(ids)}
 
   def class_counts(self) -> np.ndarray:
     """Returns the number of examples of each class, int64 [K]."""
@@ -158,6 +162,24 @@ def check_labels(labels: Any, num_classes: int, *, what: str) -> np.ndarray:
       " are outside); check num_classes, or count labels from 0"
     )
   return labels.astype(np.int32)
+
+
+def check_grades(grades: Any, highest: int, *, what: str) -> np.ndarray:
+  """Returns grades as a new float32 array [N] in [0, highest].
+
+  Raises:
+    ValueError: not one axis, or a grade outside the range; names the first.
+  """
+  grades = np.array(grades, np.float32)
+  if grades.ndim != 1:
+    raise ValueError(f"{what}: grades: expected shape [N], got {grades.shape}")
+  wrong = np.flatnonzero(~((grades >= 0) & (grades <= highest)))
+  if wrong.size:
+    raise ValueError(
+      f"{what}: grades: expected [0, {highest}], got {grades[wrong[0]]:g} at"
+      f" example {wrong[0]}"
+    )
+  return grades
 
 
 def count_classes(
@@ -308,6 +330,7 @@ def subset(source: Source, ids: Any, *, name: str | None = None) -> Source:
     source,
     name=name or source.name,
     labels=source.labels[rows],
+    grades=None if source.grades is None else source.grades[rows],
     ids=source.ids[rows],
     read=lambda ids: parent(rows.take(ids)),
     fingerprint=digest(source.fingerprint, rows),

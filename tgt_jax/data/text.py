@@ -48,7 +48,8 @@ def from_texts(
     texts: N texts. An empty one is its frame alone, [CLS] [SEP]; with a
       tokenizer without a frame it is all padding, to which an encoder attends
       evenly.
-    labels: integers [N] in [0, num_classes).
+    labels: integers [N] in [0, num_classes), or grades, floating point, in
+      [0, num_classes - 1] where there are class names.
     tokenizer: splits the texts and says what padding is.
     max_length: L, ids of a text at most; longer ones are cut. The source's
       input_shape is (L,).
@@ -69,6 +70,10 @@ def from_texts(
       f"{name}: {len(texts)} texts but {len(labels)} labels; one label per"
       " text is expected"
     )
+  grades = None
+  if np.asarray(labels).dtype.kind == "f" and class_names:
+    grades = sources.check_grades(labels, len(class_names) - 1, what=name)
+    labels = np.rint(grades).astype(np.int32)
   num_classes, labels = sources.count_classes(
     labels, num_classes, class_names, what=name
   )
@@ -86,10 +91,11 @@ def from_texts(
       tokenizer.fingerprint,
       tokens.flat,
       tokens.offsets,
-      labels,
+      labels if grades is None else grades,
     ),
     ids=np.arange(len(labels)),
     text=sources.Text(tokens.lengths, tokenizer.pad_id, tokenizer),
+    grades=grades,
   )
 
 
@@ -98,7 +104,7 @@ class Split(NamedTuple):
 
   Attributes:
     texts: N texts.
-    labels: int [N].
+    labels: int [N], or grades, float [N].
     pairs: N second texts, or None.
   """
 
@@ -214,6 +220,12 @@ def dataset(
   return sources.Dataset(full, held, full, made)
 
 
+def _nothing(what: str) -> ValueError:
+  return ValueError(
+    f"{what}: expected examples, got none behind the header; get the file again"
+  )
+
+
 def numbered(
   values: Sequence[str], spelled: Sequence[str], *, what: str
 ) -> np.ndarray:
@@ -228,10 +240,7 @@ def numbered(
     ValueError: no label at all, or one that is not among them.
   """
   if not values:
-    raise ValueError(
-      f"{what}: expected examples, got none behind the header; get the file"
-      " again"
-    )
+    raise _nothing(what)
   numbers = {label: number for number, label in enumerate(spelled)}
   for row, value in enumerate(values):
     if value not in numbers:
@@ -240,3 +249,17 @@ def numbered(
         f" {', '.join(spelled)}"
       )
   return np.array([numbers[value] for value in values], np.int64)
+
+
+def graded(values: Sequence[str], *, what: str) -> np.ndarray:
+  """Returns grades as files spell them as numbers, float32 [N].
+
+  Raises:
+    ValueError: no grade at all, or one that is no number; names the file.
+  """
+  if not values:
+    raise _nothing(what)
+  try:
+    return np.array([float(value) for value in values], np.float32)
+  except ValueError as error:
+    raise ValueError(f"{what}: a grade is no number: {error}") from error

@@ -18,9 +18,9 @@ def _split(builder: Any, split: str, keys: tuple[str, str]) -> text.Split:
     first.append(record[keys[0]].decode())
     if keys[1]:
       second.append(record[keys[1]].decode())
-    labels.append(int(record["label"]))
+    labels.append(record["label"])
   pairs = second if keys[1] else None
-  return text.Split(first, np.array(labels, np.int64), pairs)
+  return text.Split(first, np.array(labels), pairs)
 
 
 def read(
@@ -36,7 +36,8 @@ def read(
     dataset: name in the catalogue.
     splits: their names.
     keys: features of the text and of the second text, "" for none.
-    class_names: K names that the feature "label" is expected to have.
+    class_names: K names that the feature "label" is expected to have; none
+      where it is a grade.
 
   Raises:
     FileNotFoundError: not prepared; says the command that prepares it.
@@ -56,7 +57,7 @@ def read(
       f" {', '.join([*filter(None, keys), 'label'])}, got"
       f" {', '.join(features)}"
     )
-  names = tuple(features["label"].names)
+  names = tuple(getattr(features["label"], "names", ()))
   if names != tuple(class_names):
     raise ValueError(
       f"tfds: {builder.info.full_name}: expected the classes"

@@ -40,6 +40,7 @@ from tgt_jax.losses.labels import (
   balanced_softmax,
   class_weighted,
   cross_entropy,
+  graded_cross_entropy,
   ldam,
   logit_adjustment,
 )
@@ -62,6 +63,7 @@ __all__ = [
   "balanced_softmax",
   "class_weighted",
   "cross_entropy",
+  "graded_cross_entropy",
   "decoupled_kd",
   "dist",
   "distance_factory",

@@ -69,6 +69,37 @@ def cross_entropy(
   return _common.zero_if_empty(loss, axis, where)
 
 
+def graded_cross_entropy(
+  logits: Array, grades: Array, *, axis: int = -1
+) -> Array:
+  """Cross-entropy where classes are grades 0 to K - 1 of something.
+
+  A grade between two classes is the mixture of them whose mean it is (Tai et
+  al., 2015, arXiv 1503.00075, section 4.2); of a whole grade this is
+  `cross_entropy`. What is predicted is the mean grade,
+  `metrics.expected_grade`.
+
+  Args:
+    logits: scores, [..., K], K >= 2.
+    grades: [...], in [0, K - 1].
+    axis: the class axis.
+
+  Returns:
+    One value per example, [...].
+
+  Raises:
+    ValueError: shapes do not fit, or one class.
+    TypeError: logits not floating point.
+  """
+  checks.in_range(2, float("inf"), classes=jnp.shape(logits)[axis])
+  grades = jnp.asarray(grades)
+  below = jnp.clip(jnp.floor(grades), 0, jnp.shape(logits)[axis] - 2)
+  share, below = grades - below, below.astype(jnp.int32)
+  near = cross_entropy(logits, below, axis=axis)
+  above = cross_entropy(logits, below + 1, axis=axis)
+  return (1.0 - share) * near + share * above
+
+
 def logit_adjustment(
   logits: Array,
   labels: Array,

@@ -138,6 +138,7 @@ DISTANCES: dict[str, Callable[..., Distance]] = {
 
 LABEL_LOSSES: dict[str, Callable[..., LabelLoss]] = {
   "cross_entropy": label_loss_factory(labels.cross_entropy),
+  "graded_cross_entropy": label_loss_factory(labels.graded_cross_entropy),
   "balanced_softmax": label_loss_factory(labels.balanced_softmax),
   "logit_adjustment": label_loss_factory(labels.logit_adjustment),
   "ldam": label_loss_factory(labels.ldam),

@@ -346,5 +346,5 @@ def _step(
 
 
 def _right(outputs: Outputs, batch: Batch) -> Mean:
-  right = jnp.argmax(outputs.logits, -1) == batch["label"]
-  return metrics_lib.mean(right.astype(jnp.float32), batch.get("mask"))
+  labels = metrics_lib.nearest(batch["label"])
+  return metrics_lib.accuracy(outputs.logits, labels, mask=batch.get("mask"))

@@ -86,7 +86,7 @@ def one(value: Any) -> Mean:
 
 def _held_out(
   parts: Parts, state: TrainState, batch: Batch, name: str
-) -> Callable[[Params], tuple[Array, Array]]:
+) -> Callable[[Params], tuple[Array, Mean]]:
   """`params -> (loss, accuracy)` of a learner on the held-out batch.
 
   Dropout is off. [deviation] The published code has it on here and off in its
@@ -96,12 +96,12 @@ def _held_out(
   assert network is not None
   held, model_state = batch["feedback"], state.model_state[name]
 
-  def loss(params: Params) -> tuple[Array, Array]:
+  def loss(params: Params) -> tuple[Array, Mean]:
     outputs, _ = network.apply(params, model_state, held["input"])
     logits = influence_lib.wide(outputs.logits)
     values = parts.label_loss(logits, held["label"])
-    right = jnp.argmax(logits, -1) == held["label"]
-    return weighted_mean(values), jnp.mean(right.astype(jnp.float32))
+    labels = metrics_lib.nearest(held["label"])
+    return weighted_mean(values), metrics_lib.accuracy(logits, labels)
 
   return loss
 
@@ -181,7 +181,7 @@ def _feel(
   )
   metrics = {
     "feedback/student_loss": one(value),
-    "feedback/student_accuracy": one(right),
+    "feedback/student_accuracy": right,
     **_influence_metrics(each, batch.get("mask")),
   }
   if feedback.watch:
@@ -195,7 +195,7 @@ def _watched(parts: Parts, state: TrainState, batch: Batch) -> dict[str, Mean]:
   value, right = judge(state.params[TEACHER])
   return {
     "feedback/teacher_loss": one(value),
-    "feedback/teacher_accuracy": one(right),
+    "feedback/teacher_accuracy": right,
   }
 
 

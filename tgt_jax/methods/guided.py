@@ -201,8 +201,8 @@ def guided(
       total += weights.generated * weighted_mean(shown.weight * values, there)
       metrics["loss/generated"] = metrics_lib.mean(values, there)
       metrics |= _explore_metrics(batch, shown, num_generated)
-    metrics["train/accuracy"] = metrics_lib.mean(
-      (jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32), mask
+    metrics["train/accuracy"] = metrics_lib.accuracy(
+      logits, metrics_lib.nearest(batch["label"]), mask=mask
     )
     return total, Aux(metrics, {**model_state, "student": student_state})
 
@@ -250,7 +250,8 @@ def _of_starts(batch: Batch, name: str, number: int) -> Any:
 def _explore_metrics(batch: Batch, shown: Shown, number: int) -> Metrics:
   """Length of the moves, and how often the start's label is still the top."""
   mask = _of_starts(batch, "mask", number)
-  kept = jnp.argmax(shown.targets, -1) == _of_starts(batch, "label", number)
+  labels = metrics_lib.nearest(_of_starts(batch, "label", number))
+  kept = jnp.argmax(shown.targets, -1) == labels
   return {
     "explore/step": metrics_lib.mean(shown.moved, mask),
     "explore/start_label": metrics_lib.mean(kept.astype(jnp.float32), mask),

@@ -56,9 +56,8 @@ def _lesson(parts: Parts, terms: _Terms) -> LossFn:
     ).items():
       total += weight * weighted_mean(values, mask)
       metrics[f"loss/{name}"] = metrics_lib.mean(values, mask)
-    right = jnp.argmax(outputs.logits, -1) == batch["label"]
-    metrics["train/accuracy"] = metrics_lib.mean(
-      right.astype(jnp.float32), mask
+    metrics["train/accuracy"] = metrics_lib.accuracy(
+      outputs.logits, metrics_lib.nearest(batch["label"]), mask=mask
     )
     return total, Aux(metrics, {**model_state, "student": state})
 

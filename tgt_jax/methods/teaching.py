@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
 from tgt_jax import metrics as metrics_lib, rng as rng_lib
 from tgt_jax.exploration import geometry
 from tgt_jax.methods.base import (
@@ -96,8 +94,9 @@ def labeler_loss(
       values = label_loss(seen_logits, y)
       total += reconstruction * weighted_mean(values)
       metrics["loss/reconstruction"] = metrics_lib.mean(values)
-    right = jnp.argmax(logits, -1) == y
-    metrics["train/accuracy"] = metrics_lib.mean(right.astype(jnp.float32))
+    metrics["train/accuracy"] = metrics_lib.accuracy(
+      logits, metrics_lib.nearest(y)
+    )
     return total, Aux(metrics, {"student": state})
 
   return loss

@@ -17,6 +17,7 @@ from tgt_jax.metrics.classification import (
   predictions,
   top_k_accuracy,
 )
+from tgt_jax.metrics.grades import correlations, expected_grade, nearest
 from tgt_jax.metrics.summary import (
   add_metrics,
   summarize_confusion,
@@ -30,8 +31,11 @@ __all__ = [
   "agreement",
   "calibration_bins",
   "confusion_matrix",
+  "correlations",
   "expected_calibration_error",
+  "expected_grade",
   "mean",
+  "nearest",
   "negative_log_likelihood",
   "predictions",
   "summarize_confusion",
