@@ -2,7 +2,8 @@
 """LGTM and its ten baselines on GLUE with small public networks, on a CPU.
 
 Command: launch/glue_study.sh --workdir=runs/glue --data_dir=DIR
-  --teacher=BERT_TINY --tokenizer=tokenizer.json
+  --teacher=BERT_TINY --tokenizer=tokenizer.json, which makes words and weights
+  and runs python -m tgt_jax.main --config=configs/glue_small.py:TASK
 Hardware: 2 CPU cores.
 Time: not yet run.
 Result: not yet run.
