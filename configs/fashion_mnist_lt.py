@@ -21,7 +21,7 @@ images without labels. The labeler has all their labels, or the tail's alone.
 
 from __future__ import annotations
 
-from tgt_jax import config as config_lib
+from tgt_jax import config as config_lib, presets
 
 SIGMA = 2.5  # Of TGT-random; the length of every TGT-gradient move.
 
@@ -30,27 +30,11 @@ def get_config(arg=""):
   """The study; `arg` is "", "tail_labeler" or "smoke"."""
   config = config_lib.default()
   config.title = "Fashion-MNIST, long-tailed"
-  config.seeds = 5
-  config.input_shape = (28, 28, 1)
+  presets.fashion_mnist_lt(config)
   with config.unlocked():
-    config.data = {"name": "fashion_mnist", "data_dir": ""}
-    config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}
-    config.labeler = {"name": "cnn", "widths": (32, 64)}
-    config.student = {"name": "mlp", "widths": (64, 64)}
     config.arms = config_lib.arms(arms())
-  config.label_loss.update(name="balanced_softmax")
-  with config.unlocked():
-    config.distance.priors = True
-  config.long_tail.update(
-    profile="exponential", imbalance_ratio=100.0, head=1000
-  )
-  config.generator_training.update(steps=9000)
-  config.labeler_training.update(source="full", steps=2500)
-  config.optimizer.learning_rate = 3e-3  # The best for mixup_kd of 1e-3, 3e-3.
-  config.training.update(steps=3000, batch_size=64)
   config.main_arm = "tgt_gradient"
   config.reference_arms = ("kd_60000",)
-  config.cadence.update(log=250, evaluate=1000, checkpoint=1000)
   if arg == "tail_labeler":
     config.title += ", labeler from 2 478 labels"
     config.labeler_training.source = "train"
