@@ -56,7 +56,7 @@ def arms():
     **explores,
   }
   lgtm = lambda **options: {
-    "method": {"name": "lgtm", "student_label": 1.0, **options}
+    "method": {"name": "lgtm", "student_label": 0.5, **options}
   }
   return {
     "kd_priors": {"method": {"name": "kd"}},

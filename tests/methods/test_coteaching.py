@@ -3,163 +3,34 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from tests.methods.pair import (
+  ADAM,
+  RATE,
+  STUDENT,
+  TEACHER,
+  batch,
+  brute,
+  close,
+  logits,
+  mean_loss,
+  parts,
+  same_bits,
+  steps,
+  teachers_gradient,
+)
 from tgt_jax import influence, losses, methods
-from tgt_jax.types import Network, Outputs
-
-B, D, K = 6, 5, 3
-RATE = 0.5
-TEACHER_TX = optax.sgd(RATE)
 
 
 @pytest.fixture(autouse=True)
 def wide():
   with jax.enable_x64(True):
     yield
-
-
-def network(width):
-  """One hidden layer; smooth, so that differences converge."""
-
-  def init(rng, x):
-    del x
-    first, second = jax.random.split(rng)
-    return {
-      "in": jax.random.normal(first, (D, width), jnp.float64) / 2,
-      "out": jax.random.normal(second, (width, K), jnp.float64),
-    }, {}
-
-  def apply(params, state, x, *, train=False, rng=None):
-    hidden = jnp.tanh(x @ params["in"])
-    return Outputs(hidden @ params["out"], hidden), state
-
-  return Network(init, apply)
-
-
-STUDENT, TEACHER = network(4), network(7)
-
-
-def batch(seed=0):
-  rng = np.random.default_rng(seed)
-  draw = lambda: {
-    "input": rng.normal(size=(B, D)),
-    "label": rng.integers(0, K, B),
-  }
-  return {**draw(), "feedback": draw()}
-
-
-def parts(**changes):
-  given = {
-    "student": STUDENT,
-    "teacher": None,
-    "label_loss": losses.cross_entropy,
-    "distance": losses.kl_divergence,
-    "generated_distance": losses.kl_divergence,
-    "disagreement": losses.kl_divergence,
-    "labeler": TEACHER,
-  }
-  return methods.Parts(**{**given, **changes})
-
-
-def made(course, tx=None):
-  learner = lambda tx: methods.Learner(tx, lambda step: jnp.asarray(RATE))
-  learners = {
-    "student": learner(tx or optax.sgd(0.2)),
-    "teacher": learner(TEACHER_TX),
-  }
-
-  def init(rng, batch):
-    found = {
-      name: one.init(jax.random.fold_in(rng, i), batch["input"])
-      for i, (name, one) in enumerate(
-        {"student": STUDENT, "teacher": TEACHER}.items()
-      )
-    }
-    return (
-      {name: params for name, (params, _) in found.items()},
-      {name: state for name, (_, state) in found.items()},
-    )
-
-  return methods.from_course(course, init, learners)
-
-
-def steps(course, number=1, tx=None, batches=None):
-  """States before and after each step, and the last one's metrics."""
-  method = made(course, tx)
-  batches = batches or [batch(seed) for seed in range(number)]
-  states = [method.init(jax.random.key(0), batches[0])]
-  update, metrics = jax.jit(method.update), {}
-  for one in batches:
-    state, metrics = update(states[-1], {}, one, jax.random.key(1))
-    states.append(state)
-  return states, metrics
-
-
-def teachers_gradient(states):
-  """What the teacher's plain SGD stepped along."""
-  before, after = (s.params["teacher"] for s in states[-2:])
-  return jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
-
-
-def mean_loss(label, distill):
-  """`(learner logits, other logits, labels) -> scalar`."""
-  return lambda a, b, y: (
-    label * jnp.mean(losses.cross_entropy(a, y))
-    + distill * jnp.mean(losses.kl_divergence(a, b))
-  )
-
-
-def logits(network, params, x):
-  return network.apply(params, {}, x)[0].logits
-
-
-def brute(
-  state, one, tx, *, student=(0.0, 1.0), aside=(0.6, 0.4), held=1.0,
-  within=("in", "out"),
-):  # fmt: skip
-  """Gradient by the teacher of all it hears, through the student's update."""
-  theta = state.params["student"]
-
-  def descend(theta, phi):
-    own = logits(STUDENT, theta, one["input"])
-    said = logits(TEACHER, phi, one["input"])
-    return mean_loss(*student)(own, said, one["label"])
-
-  def objective(phi):
-    grads = jax.grad(descend)(theta, phi)
-    opt_state = state.opt_state["student"]
-    updates, _ = tx.update(grads, opt_state, theta)
-    ahead = {
-      name: part if name in within else jax.lax.stop_gradient(part)
-      for name, part in optax.apply_updates(theta, updates).items()
-    }
-    kept = one["feedback"]
-    told = logits(STUDENT, ahead, kept["input"])
-    feedback = jnp.mean(losses.cross_entropy(told, kept["label"]))
-    said = logits(TEACHER, phi, one["input"])
-    own = jax.lax.stop_gradient(logits(STUDENT, theta, one["input"]))
-    return mean_loss(*aside)(said, own, one["label"]) + held * feedback
-
-  return jax.jit(jax.grad(objective))(state.params["teacher"])
-
-
-def close(found, expected, rtol):
-  scale = float(optax.tree.norm(expected))
-  gap = jax.tree.map(lambda a, b: a - b, found, expected)
-  assert float(optax.tree.norm(gap)) <= rtol * scale
-
-
-same_bits = functools.partial(jax.tree.map, np.testing.assert_array_equal)
-
-
-ADAM = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-2))
 
 
 @pytest.mark.parametrize("tx", [optax.sgd(0.2), ADAM], ids=["sgd", "adamw"])
@@ -197,21 +68,6 @@ def test_an_influence_every_second_step():
   same_bits(every[1].params, each[1].params)
   expected = brute(every[1], batch(1), optax.sgd(0.2), held=0.0)
   close(teachers_gradient(every), expected, 1e-10)
-
-
-@pytest.mark.parametrize("influence", ["exact", "finite_difference"])
-def test_a_direction_within_a_part(influence):
-  """The teacher hears of no other parameter's way ahead."""
-  course = methods.lgtm(
-    parts(), influence=influence, influence_weight=5.0, within="^out$"
-  )
-  states, _ = steps(course)
-  args = states[0], batch(0), optax.sgd(0.2)
-  expected = brute(*args, held=5.0, within=("out",))
-  rtol = 1e-10 if influence == "exact" else 1e-3
-  close(teachers_gradient(states), expected, rtol)
-  with pytest.raises(ValueError, match="no parameter matches 'heads'"):
-    steps(methods.lgtm(parts(), within="heads"))
 
 
 def test_finite_difference_is_close():
@@ -328,72 +184,3 @@ def test_stale_targets_are_those_of_before():
   same_bits(fresh[1].params["teacher"], stale[1].params["teacher"])
   expected = distilled(stale[0], stale[0].params["teacher"])
   close(stale[1].params["student"], expected, 1e-12)
-
-
-def test_what_is_logged():
-  _, metrics = steps(methods.lgtm(parts()))
-  found = {n: float(m.total / m.count) for n, m in metrics.items()}
-  bins = [found[f"influence/bin{i}"] for i in range(8)]
-  np.testing.assert_allclose(sum(bins), 1.0, rtol=1e-6)
-  np.testing.assert_allclose(
-    sum(bins[4:]), found["influence/positive"], rtol=1e-6
-  )
-  for name in (
-    "feedback/student_loss",
-    "feedback/teacher_loss",
-    "influence/ratio",
-  ):
-    assert found[name] > 0, name
-
-
-def test_watching_the_teacher_changes_nothing():
-  watched, metrics = steps(methods.lgtm(parts()))
-  unwatched, fewer = steps(methods.lgtm(parts(), watch_teacher=False))
-  same_bits(watched[1], unwatched[1])
-  gone = {"feedback/teacher_loss", "feedback/teacher_accuracy"}
-  assert set(metrics) - set(fewer) == gone
-
-
-def test_influence_says_what_leaving_an_example_out_does():
-  """To first order: with a tiny rate, the held-out loss changes by I_i."""
-  tiny = optax.sgd(1e-4)
-  states, metrics = steps(methods.lgtm(parts()), 1, tiny)
-  state, one = states[0], batch(0)
-
-  def held_out(weights):
-    def loss(theta):
-      own = logits(STUDENT, theta, one["input"])
-      said = logits(TEACHER, state.params["teacher"], one["input"])
-      return jnp.mean(weights * losses.kl_divergence(own, said))
-
-    theta = state.params["student"]
-    ahead = jax.tree.map(
-      lambda p, g: p - 1e-4 * g, theta, jax.grad(loss)(theta)
-    )
-    told = logits(STUDENT, ahead, one["feedback"]["input"])
-    return jnp.mean(losses.cross_entropy(told, one["feedback"]["label"]))
-
-  # The derivative by the weight of each example is -I_i / B.
-  helps = -B * jax.grad(held_out)(jnp.ones(B))
-  np.testing.assert_allclose(
-    metrics["influence/mean"].total / B, jnp.mean(helps), rtol=1e-3
-  )
-  np.testing.assert_allclose(
-    metrics["influence/positive"].total / B, jnp.mean(helps > 0)
-  )
-
-
-def test_padding_teaches_nobody():
-  one = batch(0)
-  masked = {**one, "mask": np.array([1.0, 1, 1, 1, 0, 0])}
-  other = {**masked, "input": one["input"].copy(), "label": one["label"].copy()}
-  other["input"][4:] += 3.0
-  other["label"][4:] = 0
-  first, _ = steps(methods.lgtm(parts()), batches=[masked])
-  second, _ = steps(methods.lgtm(parts()), batches=[other])
-  close(first[1].params, second[1].params, 1e-12)
-
-
-def test_an_ensemble_does_not_learn():
-  with pytest.raises(ValueError, match="num_labelers to 1"):
-    methods.prokt(parts(labeler=None))

@@ -84,6 +84,7 @@ class _Plan(NamedTuple):
   student: _Terms
   feedback: Feedback | None
   fresh: bool = True
+  recompute: bool = False
 
 
 def lgtm(
@@ -98,6 +99,7 @@ def lgtm(
   every: int = 1,
   within: str = "",
   watch_teacher: bool = True,
+  recompute: bool = False,
 ) -> Course:
   """A teacher that learns from distillation influence (arXiv 2305.09651).
 
@@ -122,6 +124,10 @@ def lgtm(
       exact direction.
     watch_teacher: log the teacher's own held-out loss too, which costs a
       forward pass of it.
+    recompute: run the teacher forward again before its backward pass, instead
+      of keeping its activations while the student is judged: less memory, more
+      time. On a CPU it needs --xla_disable_hlo_passes=cse_barrier_expander in
+      XLA_FLAGS: the compiler would else merge the two passes.
 
   Raises:
     ValueError: an argument out of its range, or no network for a teacher.
@@ -145,6 +151,7 @@ def lgtm(
       student=_Terms(student_label, 1.0 - student_label),
       feedback=None if off else felt,
       fresh=targets == "fresh",
+      recompute=recompute,
     ),
   )
 
@@ -282,10 +289,9 @@ def _turn(
     return student_loss(outputs, stop(target)), (outputs, new_state)
 
   slope = jax.value_and_grad(descend, has_aux=True)
-  said, pull, teacher_state = jax.vjp(
-    teacher, state.params[TEACHER], has_aux=True
+  said, teacher_state, back = _pulled(
+    teacher, state.params[TEACHER], recompute=plan.recompute
   )
-  back = lambda cotangent: pull(cotangent)[0]
   stale = slope(state.params[STUDENT], said)
   (_, (heard, _)), grads = stale
   own, aside = jax.value_and_grad(teacher_loss)(said, stop(heard))
@@ -309,6 +315,27 @@ def _turn(
     gradient, more = together(plan.feedback, back, aside, felt)
     metrics |= {**felt.metrics, **more}
   return _Turn(slope, said, teacher_state, gradient, stale, metrics)
+
+
+def _pulled(
+  answers: Callable[[Params], tuple[Outputs, ModelState]],
+  params: Params,
+  *,
+  recompute: bool,
+) -> tuple[Outputs, ModelState, Callable[[Outputs], Params]]:
+  """Answers, the state after them, and their VJP."""
+  if not recompute:
+    said, pull, state = jax.vjp(answers, params, has_aux=True)
+    return said, state, lambda cotangent: pull(cotangent)[0]
+
+  def back(cotangent: Outputs) -> Params:
+    # Without the barrier XLA sees one forward pass, and keeps it.
+    here, cotangent = jax.lax.optimization_barrier((params, cotangent))
+    _, pull, _ = jax.vjp(answers, here, has_aux=True)
+    return pull(cotangent)[0]
+
+  said, state = answers(params)
+  return said, state, back
 
 
 def _step(
