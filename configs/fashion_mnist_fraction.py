@@ -34,27 +34,13 @@ def get_config(arg=""):
   config = config_lib.default()
   config.title = f"Fashion-MNIST, {share} % of the labels"
   config.seeds = 3
-  config.input_shape = (28, 28, 1)
+  presets.fashion_mnist(config)
   with config.unlocked():
-    config.data = {"name": "fashion_mnist", "data_dir": ""}
-    config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}
-    config.labeler = {"name": "cnn", "widths": (32, 64)}
-    config.student = {"name": "mlp", "widths": (64, 64)}
     config.arms = config_lib.arms(arms())
   config.long_tail.update(profile="fraction", fraction=share / 100)
-  config.generator_training.update(steps=9000)
-  config.labeler_training.update(source="full", steps=2500)
-  config.optimizer.learning_rate = 3e-3
-  config.training.update(steps=3000, batch_size=64)
   config.main_arm = "tgt_gradient"
-  config.cadence.update(log=250, evaluate=1000, checkpoint=1000)
   if "smoke" in chosen:
-    config.generator_training.update(steps=10)
-    config.labeler_training.update(steps=4)
-    config.training.update(steps=4)
-    config.cadence.update(log=2, evaluate=4, checkpoint=4)
-    config.gallery_examples = 3
-    config.quick_compilation = True
+    presets.few_updates(config)
   return config.lock()
 
 

@@ -43,13 +43,8 @@ def get_config(arg=""):
       del config.arms.noise_kd_long, config.arms.tgt_gradient_3
   elif arg == "smoke":
     config.seeds = 2
-    config.generator_training.update(steps=10)
-    config.labeler_training.update(steps=4)
-    config.training.update(steps=4)
+    presets.few_updates(config)
     config.arms.noise_kd_long.training.steps = 8
-    config.cadence.update(log=2, evaluate=4, checkpoint=4)
-    config.gallery_examples = 3
-    config.quick_compilation = True
   elif arg:
     raise ValueError(
       f"unknown argument {arg!r}; expected '', 'tail_labeler' or 'smoke'"

@@ -36,12 +36,7 @@ def get_config(arg=""):
     config.arms = config_lib.arms(arms())
   if "smoke" in chosen:
     config.seeds = 1
-    config.generator_training.update(steps=4)
-    config.labeler_training.update(steps=4)
-    config.training.update(steps=4)
-    config.cadence.update(log=2, evaluate=4, checkpoint=4)
-    config.gallery_examples = 3
-    config.quick_compilation = True
+    presets.few_updates(config)
   return config.lock()
 
 

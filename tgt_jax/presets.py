@@ -215,8 +215,8 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
   config.gallery_examples = 0  # Another program to compile.
 
 
-def fashion_mnist_lt(config: Any) -> None:
-  """Fashion-MNIST cut to 2 478 labels, 1 000 to 10 a class; its networks.
+def fashion_mnist(config: Any) -> None:
+  """Fashion-MNIST: networks and training of its experiments.
 
   The generator sees all 60 000 training images without labels, the labeler all
   their labels.
@@ -224,21 +224,40 @@ def fashion_mnist_lt(config: Any) -> None:
   Args:
     config: from `config.default()`.
   """
-  config.seeds = 5
   config.input_shape = (28, 28, 1)
   with config.unlocked():
     config.data = {"name": "fashion_mnist", "data_dir": ""}
     config.generator = {"name": "vae", "latent_dim": 16, "widths": (512, 256)}
     config.labeler = {"name": "cnn", "widths": (32, 64)}
     config.student = {"name": "mlp", "widths": (64, 64)}
+  config.generator_training.update(steps=9000)
+  config.labeler_training.update(source="full", steps=2500)
+  config.optimizer.learning_rate = 3e-3  # The best for mixup_kd of 1e-3, 3e-3.
+  config.training.update(steps=3000, batch_size=64)
+  config.cadence.update(log=250, evaluate=1000, checkpoint=1000)
+
+
+def fashion_mnist_lt(config: Any) -> None:
+  """`fashion_mnist` with 2 478 labels, 1 000 to 10 a class, and their priors.
+
+  Args:
+    config: from `config.default()`.
+  """
+  fashion_mnist(config)
+  config.seeds = 5
   config.label_loss.update(name="balanced_softmax")
   with config.unlocked():
     config.distance.priors = True
   config.long_tail.update(
     profile="exponential", imbalance_ratio=100.0, head=1000
   )
-  config.generator_training.update(steps=9000)
-  config.labeler_training.update(source="full", steps=2500)
-  config.optimizer.learning_rate = 3e-3  # The best for mixup_kd of 1e-3, 3e-3.
-  config.training.update(steps=3000, batch_size=64)
-  config.cadence.update(log=250, evaluate=1000, checkpoint=1000)
+
+
+def few_updates(config: Any) -> None:
+  """A run of seconds, to see that it runs."""
+  config.generator_training.update(steps=10)
+  config.labeler_training.update(steps=4)
+  config.training.update(steps=4)
+  config.cadence.update(log=2, evaluate=4, checkpoint=4)
+  config.gallery_examples = 3
+  config.quick_compilation = True
