@@ -26,7 +26,8 @@ are held out for choices.
 
 Arguments, joined by commas: `250` or `2500` labels; `same`, a labeler that
 saw the student's labels alone, instead of all 67 000; `tiny`, a student that
-begins with BERT-Tiny (--config.student_weights) instead of at random; `smoke`.
+begins with BERT-Tiny (--config.student_weights) instead of at random; `long`,
+three arms with about the time that tgt_gradient takes; `smoke`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _LENGTH = 64
 
 def get_config(arg=""):
   """The experiment."""
-  chosen = presets.options(arg, ("250", "2500", "same", "tiny", "smoke"))
+  chosen = presets.options(
+    arg, ("250", "2500", "same", "tiny", "long", "smoke")
+  )
   labels = 250 if "250" in chosen else 2500
   config = config_lib.default()
   config.title = f"SST-2, {labels} labels"
@@ -101,6 +104,15 @@ def get_config(arg=""):
   )
   config.columns = ("accuracy", "agreement")
   config.main_arm = "tgt_gradient"
+  if "long" in chosen:
+    config.title += ", at equal time"
+    config.main_arm, config.reference_arms = "tgt_random", ()
+    config.training.steps = 3000
+    config.optimizer.warmup_steps = 300
+    with config.unlocked():
+      config.arms = config_lib.arms(
+        {name: arms[name] for name in ("kd", "kd_replace", "tgt_random")}
+      )
   config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
     text_presets.smoke(config)
