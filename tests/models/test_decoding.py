@@ -47,19 +47,21 @@ def _log_probabilities(row: int, before: tuple[int, ...]) -> np.ndarray:
   return logits - np.log(np.exp(logits).sum())
 
 
-def _all_texts():
-  """Every text that ends at its end token or is of full length."""
-  free = [t for t in range(VOCAB) if t != SPECIAL.eos_id]
-  for length in range(1, LENGTH + 1):
-    for before in itertools.product(free, repeat=length - 1):
-      yield (*before, SPECIAL.eos_id)
-      if length == LENGTH:
-        yield from ((*before, last) for last in free)
+def _all_texts(ends: int):
+  """Every text that ends at so many end tokens or is of full length."""
+
+  def cut(text):
+    places = [i for i, t in enumerate(text) if t == SPECIAL.eos_id]
+    return text[: places[ends - 1] + 1] if len(places) >= ends else text
+
+  return {cut(t) for t in itertools.product(range(VOCAB), repeat=LENGTH)}
 
 
-def _best(row: int, length_penalty: float) -> tuple[float, tuple[int, ...]]:
+def _best(
+  row: int, length_penalty: float, ends: int
+) -> tuple[float, tuple[int, ...]]:
   scored = []
-  for text in _all_texts():
+  for text in _all_texts(ends):
     total = sum(
       _log_probabilities(row, text[:i])[token] for i, token in enumerate(text)
     )
@@ -72,7 +74,8 @@ def _padded(text: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_beams_enough_for_all_find_the_best_text(length_penalty: float) -> None:
+@pytest.mark.parametrize("ends", [None, (2, 1, 2)])
+def test_beams_enough_for_all_find_the_best_text(length_penalty, ends) -> None:
   beams = VOCAB**LENGTH
   step, past = _decoder(copies=beams)
   tokens, scores = jax.jit(
@@ -83,11 +86,12 @@ def test_beams_enough_for_all_find_the_best_text(length_penalty: float) -> None:
       num_beams=beams,
       length=LENGTH,
       special=SPECIAL,
+      ends=None if ends is None else jnp.asarray(ends),
       length_penalty=length_penalty,
     )
   )(past)
-  for row in range(BATCH):
-    score, text = _best(row, length_penalty)
+  for row, wanted in enumerate(ends or (1,) * BATCH):
+    score, text = _best(row, length_penalty, wanted)
     np.testing.assert_array_equal(tokens[row], _padded(text))
     np.testing.assert_allclose(scores[row], score, rtol=1e-5)
 

@@ -142,6 +142,8 @@ def _render(
     first_id=tokens.cls,
     last_id=tokens.sep,
   )
+  # A pair has a separator in its middle: it ends with as many as it had.
+  ends = jnp.sum(x == tokens.sep, axis=1)
   if options.rendering == "beam":
     return decoding.beam_search(
       step,
@@ -150,9 +152,8 @@ def _render(
       num_beams=copies,
       length=length,
       special=special,
+      ends=ends,
     )[0]
-  # A pair has a separator in its middle: it ends with as many as it had.
-  ends = jnp.sum(x == tokens.sep, axis=1)
   if options.rendering == "greedy":
     return decoding.greedy(
       step, past, count=size, length=length, special=special, ends=ends

@@ -182,10 +182,12 @@ class _Beams(NamedTuple):
   place: Array  # Number of tokens written.
   tokens: Array  # [B, K, length]
   scores: Array  # Sums of log probabilities, [B, K].
+  found: Array  # End tokens written, [B, K].
   ended: Array  # [B, K, length], the best first.
   ended_scores: Array  # [B, K]
   has_ended: Array  # [B, K]
   is_open: Array  # Whether a text can still get better, [B].
+  wanted: Array  # How many of them finish a text, [B].
   past: Any
 
 
@@ -218,7 +220,8 @@ def _grow(
   scores, found = jax.lax.top_k(scores, 2 * width)
   parents, chosen = found // vocab_size, (found % vocab_size).astype(jnp.int32)
   tokens = _rows(beams.tokens, parents).at[:, :, index].set(chosen)
-  ends = (chosen == special.eos_id) | (index == length - 1)
+  number = _rows(beams.found, parents) + (chosen == special.eos_id)
+  ends = (number >= beams.wanted[:, None]) | (index == length - 1)
 
   going = jnp.where(ends, scores + _WORST, scores)
   going, kept = jax.lax.top_k(going, width)
@@ -240,10 +243,12 @@ def _grow(
     index + 1,
     _rows(tokens, kept),
     going,
+    _rows(number, kept),
     ended,
     finals,
     has_ended,
     is_open,
+    beams.wanted,
     past,
   )
 
@@ -256,13 +261,14 @@ def beam_search(
   num_beams: int,
   length: int,
   special: SpecialTokens = BART_TOKENS,
+  ends: Array | None = None,
   length_penalty: float = 1.0,
 ) -> tuple[Array, Array]:
   """Returns the best of several texts that are written side by side.
 
   A text's score is the sum of the log probabilities of its tokens, the end
   token included, divided by `number_of_tokens ** length_penalty`. A text ends
-  at `eos_id` or where it has `length` tokens; it is a candidate if it is then
+  at `eos_id` (see `ends`) or where it has `length` tokens; it is a candidate if it is then
   among the `num_beams` best continuations. The search of a text stops where
   it has `num_beams` candidates and the best open beam, scored at its present
   length, is not above the worst of them.
@@ -277,6 +283,7 @@ def beam_search(
     num_beams: continuations kept per text, K.
     length: the largest number of tokens.
     special: see `SpecialTokens`.
+    ends: as for `greedy`.
     length_penalty: 0 prefers short texts, larger values longer ones.
 
   Returns:
@@ -302,10 +309,12 @@ def beam_search(
     jnp.int32(0),
     empty,
     scores,
+    jnp.zeros(shape, jnp.int32),
     empty,
     jnp.full(shape, _WORST),
     jnp.zeros(shape, bool),
     jnp.ones(count, bool),
+    jnp.ones(count, jnp.int32) if ends is None else ends,
     past,
   )
   beams = jax.lax.while_loop(unfinished, grow, start)
