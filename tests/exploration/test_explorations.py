@@ -44,6 +44,7 @@ EVERY = {
   "mixture": exploration.mixture(
     exploration.random(0.2), exploration.gradient_ascent(0.3)
   ),
+  "some_places": exploration.some_places(exploration.random(0.7), 0.5),
 }
 
 

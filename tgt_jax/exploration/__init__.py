@@ -13,6 +13,7 @@ from tgt_jax.exploration.explorations import (
   interpolate,
   mixture,
   random,
+  some_places,
   stay,
 )
 from tgt_jax.exploration.geometry import (
@@ -41,6 +42,7 @@ __all__ = [
   "project",
   "random",
   "rms",
+  "some_places",
   "stay",
   "unit",
 ]

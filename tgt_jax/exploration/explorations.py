@@ -238,6 +238,34 @@ def mixture(
   return Exploration(explore, any(m.needs_partner for m in members))
 
 
+def some_places(inner: Spec, share: float) -> Exploration:
+  """Moves a drawn part of a sequence's places and leaves the others.
+
+  A place is an index of the axes between the first and the last, so that a
+  latent [B, D] is one place.
+
+  Args:
+    inner: how they move; lengths and projections count these places alone.
+    share: probability of each place, in (0, 1].
+  """
+  (member,) = _members((inner,))
+  checks.in_range(0.0, 1.0, share=share)
+  checks.positive(share=share)
+
+  def explore(z, rng, disagreement, *, step=0, partner=None, where=None):
+    places = (*z.shape[1:-1], 1)
+    draw = lambda key: jax.random.bernoulli(key, share, places)
+    chosen = jax.vmap(draw)(_fold(rng, 1))
+    if where is not None:
+      chosen &= where
+    keys = _fold(rng, 0)
+    return member.explore(
+      z, keys, disagreement, step=step, partner=partner, where=chosen
+    )
+
+  return Exploration(explore, member.needs_partner)
+
+
 def _fold(rng: Array, number: int) -> Array:
   return jax.vmap(lambda key: jax.random.fold_in(key, number))(rng)
 
@@ -260,4 +288,5 @@ EXPLORATIONS: dict[str, Callable[..., Exploration]] = {
   "interpolate": interpolate,
   "chain": chain,
   "mixture": mixture,
+  "some_places": some_places,
 }
