@@ -48,7 +48,7 @@ def get_config(arg=""):
     batch_size=32,
     rates=(1e-4, 3e-5) if minilm else (3e-4, 1e-4),
   )
-  config.buckets = (32, 64)
+  config.buckets = (16, 32, 64) if task == "sst2" else (32, 64)
   config.vocabulary.update(
     vocab_size=words, pad_id=0, cls_id=2, sep_id=3, mask_id=4
   )
