@@ -43,8 +43,8 @@ def get_config(arg=""):
     config,
     task=task,
     length=64,
-    # Six epochs, in quarters for the anchors.
-    steps=6 * examples // 32 // 4 * 4,
+    # Three epochs, in quarters for the anchors.
+    steps=3 * examples // 32 // 4 * 4,
     batch_size=32,
     rates=(1e-4, 3e-5) if minilm else (3e-4, 1e-4),
   )
