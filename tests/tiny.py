@@ -29,7 +29,7 @@ def graded_twice():
   def graded(source):
     near = source.labels + 0.4 * np.sin(source.ids)
     grades = np.clip(near, 0, 9).astype(np.float32)
-    return dataclasses.replace(source, grades=grades)
+    return dataclasses.replace(source, targets=grades)
 
   found = data.DATASETS["digits"]()
   train, test = graded(found.train), graded(found.test)

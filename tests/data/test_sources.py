@@ -320,3 +320,23 @@ def test_a_fraction_out_of_range_and_an_unknown_selection():
     data.long_tail(source, profile="fraction", fraction=0.0)
   with pytest.raises(ValueError, match="selection"):
     data.long_tail(source, imbalance_ratio=1, selection="ldm")
+
+
+def test_tags_and_embeddings_follow_a_view():
+  tags = np.array([[1, 0, -1], [-1, 0.5, 1], [0, 0, 0], [0, 1, 1]])
+  rows = np.arange(4 * 2 * 5, dtype=np.float32).reshape(4, 2, 1, 5)
+  whole = sources.from_arrays(
+    10.0 * np.ones((4, 2, 2)),
+    tags,
+    name="tagged",
+    embeddings=rows,
+    bounded=False,
+  )
+  view = sources.subset(whole, [3, 0])
+  assert whole.labels.tolist() == [0, 2, 0, 1]
+  assert whole.class_counts().tolist() == [1, 1, 2]
+  np.testing.assert_array_equal(view.fetch(np.array([1]))["label"], tags[:1])
+  np.testing.assert_array_equal(view.embed(np.array([0])), rows[3:])
+  assert view.grades is None and len(view.tags) == 2
+  with pytest.raises(ValueError, match=r"example 0, tag 1"):
+    sources.from_arrays(np.ones((1, 2, 2)), [[0.0, 2.0]], name="bad")

@@ -56,8 +56,13 @@ class Source:
     ids: int64 [N], the row of each example in the source that this one was
       cut from; 0..N-1 for a source that was not cut.
     text: of a source of text; None for images.
-    grades: float32 [N] in [0, num_classes - 1], where classes are grades of
-      something and `labels` the nearest ones; else None.
+    targets: what is learned, where that is more than `labels` can say. Grades,
+      float32 [N] in [0, num_classes - 1], of which labels are the nearest; or
+      tags, float32 [N, K] in [0, 1] or -1 where nobody knows, for classes that
+      do not exclude each other, of which labels are the first of the largest.
+    embed: ids [B] to embeddings that come with the data, float32 [B, T, 1, D]
+      for T frames of time (1 where there is none); a fresh array. None where
+      there are none.
   """
 
   name: str
@@ -69,7 +74,8 @@ class Source:
   fingerprint: str
   ids: np.ndarray
   text: Text | None = None
-  grades: np.ndarray | None = None
+  targets: np.ndarray | None = None
+  embed: Callable[[np.ndarray], np.ndarray] | None = None
 
   def __post_init__(self) -> None:
     labels = check_labels(self.labels, self.num_classes, what=self.name)
@@ -91,6 +97,18 @@ class Source:
     return len(self.labels)
 
   @property
+  def grades(self) -> np.ndarray | None:
+    """Targets that are grades, [N]."""
+    targets = self.targets
+    return targets if targets is not None and targets.ndim == 1 else None
+
+  @property
+  def tags(self) -> np.ndarray | None:
+    """Targets that are tags, [N, K]."""
+    targets = self.targets
+    return targets if targets is not None and targets.ndim == 2 else None
+
+  @property
   def pad_id(self) -> int | None:
     """The id that fills texts up; None for images."""
     return None if self.text is None else self.text.pad_id
@@ -103,7 +121,7 @@ class Source:
 
     Returns:
       `{"input": float32 [B, H, W, C] in [0, 1] or int32 [B, L], "label": int32
-      [B], or float32 where there are grades}`.
+      [B], or targets}`.
 
     Raises:
       IndexError: an id outside the source.
@@ -114,11 +132,13 @@ class Source:
         f"{self.name}: expected ids in [0, {len(self)}), got"
         f" {ids.min()}..{ids.max()}"
       )
-    labels = self.labels if self.grades is None else self.grades
-    return {"input": self.read(ids), "label": labels.take(ids)}
+    labels = self.labels if self.targets is None else self.targets
+    return {"input": self.read(ids), "label": labels.take(ids, axis=0)}
 
   def class_counts(self) -> np.ndarray:
     """Returns the number of examples of each class, int64 [K]."""
+    if self.tags is not None:
+      return np.sum(self.tags > 0.5, axis=0)
     return np.bincount(self.labels, minlength=self.num_classes)
 
 
@@ -182,6 +202,27 @@ def check_grades(grades: Any, highest: int, *, what: str) -> np.ndarray:
   return grades
 
 
+def check_tags(tags: Any, num_classes: int, *, what: str) -> np.ndarray:
+  """Returns tags as a new float32 array [N, K], each in [0, 1] or -1.
+
+  Raises:
+    ValueError: another shape, or another value; names the first.
+  """
+  tags = np.array(tags, np.float32)
+  if tags.ndim != 2 or tags.shape[1] != num_classes:
+    raise ValueError(
+      f"{what}: tags: expected shape [N, {num_classes}], got {tags.shape}"
+    )
+  wrong = np.argwhere(~((tags >= 0) & (tags <= 1) | (tags == -1)))
+  if len(wrong):
+    row, column = wrong[0]
+    raise ValueError(
+      f"{what}: tags: expected values in [0, 1], or -1 for unknown, got"
+      f" {tags[row, column]:g} at example {row}, tag {column}"
+    )
+  return tags
+
+
 def count_classes(
   labels: Any,
   num_classes: int | None,
@@ -198,12 +239,13 @@ def count_classes(
   return num_classes, check_labels(labels, num_classes, what=what)
 
 
-def check_images(images: Any, *, what: str) -> np.ndarray:
+def check_images(images: Any, *, what: str, bounded: bool = True) -> np.ndarray:
   """Returns images as uint8 or float32 [N, H, W, C], without a copy if it can.
 
   Args:
-    images: [N, H, W] or [N, H, W, C]; uint8, or floating point in [0, 1].
+    images: [N, H, W] or [N, H, W, C]; uint8, or floating point.
     what: the name for messages.
+    bounded: whether floating values are to be in [0, 1].
 
   Raises:
     TypeError: another dtype.
@@ -224,7 +266,7 @@ def check_images(images: Any, *, what: str) -> np.ndarray:
       f"{what}: images: expected uint8 in 0..255 or floating point in"
       f" [0, 1], got {images.dtype}; convert with .astype(np.uint8)"
     )
-  if images.size and not (images.min() >= 0 and images.max() <= 1):
+  if bounded and images.size and not (images.min() >= 0 and images.max() <= 1):
     raise ValueError(
       f"{what}: images: expected values in [0, 1], got"
       f" {images.min()}..{images.max()}; scale them, for example x / x.max()"
@@ -252,6 +294,8 @@ def from_arrays(
   num_classes: int | None = None,
   class_names: Sequence[str] | None = None,
   options: Mapping[str, Any] | None = None,
+  embeddings: np.ndarray | None = None,
+  bounded: bool = True,
 ) -> Source:
   """Returns a source that holds its images in memory.
 
@@ -260,19 +304,25 @@ def from_arrays(
 
   Args:
     images: [N, H, W] or [N, H, W, C]; uint8, or floating point in [0, 1].
-    labels: integers [N] in [0, num_classes).
+    labels: integers [N] in [0, num_classes), or tags, floating point [N, K], see
+      `Source`.
     name: what messages and the fingerprint call it, with the split.
     num_classes: K; by default that of `class_names`, else the largest label
       plus one.
     class_names: K names; by default the numbers.
     options: whatever else should change the fingerprint.
+    embeddings: float32 [N, T, 1, D], see `Source.embed`.
+    bounded: whether floating images are to be in [0, 1]; spectrograms are not.
 
   Raises:
     TypeError: a dtype that is neither uint8 nor floating point, or labels that
       are not integers.
     ValueError: shapes that do not fit, values or labels out of range.
   """
-  images = check_images(images, what=name)
+  images, tags = check_images(images, what=name, bounded=bounded), None
+  if np.ndim(labels) == 2 and np.asarray(labels).dtype.kind == "f":
+    tags = check_tags(labels, np.shape(labels)[1], what=name)
+    num_classes, labels = tags.shape[1], np.argmax(tags, axis=1)
   num_classes, labels = count_classes(
     labels, num_classes, class_names, what=name
   )
@@ -295,8 +345,17 @@ def from_arrays(
     class_names=tuple(class_names or map(str, range(num_classes))),
     input_shape=images.shape[1:],
     read=read,
-    fingerprint=digest(name, dict(options or {}), images, labels),
+    fingerprint=digest(
+      name,
+      dict(options or {}),
+      images,
+      *(a for a in (labels, tags, embeddings) if a is not None),
+    ),
     ids=np.arange(len(labels)),
+    targets=tags,
+    embed=None
+    if embeddings is None
+    else lambda ids: embeddings.take(ids, axis=0),
   )
 
 
@@ -323,16 +382,17 @@ def subset(source: Source, ids: Any, *, name: str | None = None) -> Source:
       f" {ids.min()}..{ids.max()}"
     )
   rows = ids.astype(np.int64)
-  parent, text = source.read, source.text
+  parent, text, embed = source.read, source.text, source.embed
   if text is not None:
     text = text._replace(lengths=text.lengths[rows])
   return dataclasses.replace(
     source,
     name=name or source.name,
     labels=source.labels[rows],
-    grades=None if source.grades is None else source.grades[rows],
+    targets=None if source.targets is None else source.targets[rows],
     ids=source.ids[rows],
     read=lambda ids: parent(rows.take(ids)),
+    embed=None if embed is None else lambda ids: embed(rows.take(ids)),
     fingerprint=digest(source.fingerprint, rows),
     text=text,
   )

@@ -95,7 +95,7 @@ def from_texts(
     ),
     ids=np.arange(len(labels)),
     text=sources.Text(tokens.lengths, tokenizer.pad_id, tokenizer),
-    grades=grades,
+    targets=grades,
   )
 
 

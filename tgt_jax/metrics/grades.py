@@ -15,8 +15,14 @@ from tgt_jax.types import Array
 
 
 def nearest(labels: Any) -> Array:
-  """Labels as they are; grades as the class that is nearest, int32."""
+  """Labels as they are; of grades the nearest class, of tags the first highest.
+
+  Args:
+    labels: classes, int [B]; grades, float [B]; or tags, float [B, K].
+  """
   labels = jnp.asarray(labels)
+  if labels.ndim == 2:
+    return jnp.argmax(labels, axis=1)
   if not jnp.issubdtype(labels.dtype, jnp.floating):
     return labels
   return jnp.round(labels).astype(jnp.int32)
