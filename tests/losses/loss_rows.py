@@ -98,6 +98,16 @@ def dist_reference(s, t, *, beta, gamma):
   return beta * np.array(inter) + gamma * intra
 
 
+def bernoulli_reference(s, t, temperature):
+  q, p = special.expit(s / temperature), special.expit(t / temperature)
+  yes, no = special.rel_entr(p, q), special.rel_entr(1 - p, 1 - q)
+  return temperature**2 * (yes + no).mean(-1)
+
+
+def bernoulli_gradient(s, t):
+  return 2 / s.shape[-1] * (special.expit(s / 2) - special.expit(t / 2))
+
+
 def ce_reference(s, labels, smoothing=0.0):
   classes = s.shape[-1]
   target = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
@@ -191,6 +201,13 @@ ROWS = {
     # Opposite over classes; constant, so without correlation, over the batch.
     hand=(-SKEWED, SKEWED, 2.0 * 2.0 + 0.5),
     coupled=True,
+  ),
+  "bernoulli_kl": Row(
+    of("bernoulli_kl", temperature=2.0),
+    functools.partial(bernoulli_reference, temperature=2.0),
+    hand=(EVEN, 2 * np.log(3) * np.ones(K), 4 * np.log(3**0.75 / 2)),
+    gradient=bernoulli_gradient,
+    shift=False,
   ),
   "standardised": Row(
     of("kl_divergence", standardise=True),

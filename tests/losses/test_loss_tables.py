@@ -13,6 +13,9 @@ import pytest
 from tgt_jax import losses, registry
 
 COUNTS = [5, 3, 2]
+embedding_distance = functools.partial(
+  registry.build, losses.EMBEDDING_DISTANCES, family="embedding distance"
+)
 distance = functools.partial(
   registry.build, losses.DISTANCES, family="distance"
 )
@@ -38,7 +41,40 @@ def test_every_label_loss_takes_the_same_arguments(name):
   loss = label_loss({"name": name}, class_counts=COUNTS)
   logits = jax.ShapeDtypeStruct((4, 3), jnp.float32)
   labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+  if name == "binary_cross_entropy":  # Its labels are tags.
+    labels = logits
   assert jax.eval_shape(loss, logits, labels).shape == (4,)
+
+
+@pytest.mark.parametrize("name", losses.EMBEDDING_DISTANCES)
+def test_every_embedding_distance_is_a_public_loss(name):
+  loss = embedding_distance({"name": name})
+  assert loss.func is getattr(losses, name)
+  maps = name in ("attention_transfer", "neuron_selectivity", "factor_transfer")
+  shape = (6, 4, 4, 3) if maps else (6, 3)
+  sides = 2 * [jax.ShapeDtypeStruct(shape, jnp.bfloat16)]
+  where = jax.ShapeDtypeStruct((6,), bool)
+  values = jax.eval_shape(
+    lambda s, t, where: loss(s, t, where=where), *sides, where
+  )
+  assert values.shape == (6,)
+  assert values.dtype == jnp.float32
+
+
+def test_an_embedding_distance_of_ones_own():
+  @losses.embedding_distance_factory
+  def power(student, teacher, *, exponent: float = 1.0, where=None):
+    if exponent <= 0:
+      raise ValueError("exponent must be > 0")
+    return losses.embedding_mse(student, teacher, where=where) ** exponent
+
+  build = functools.partial(registry.build, {"power": power}, family="distance")
+  loss = build({"name": "power", "exponent": 2.0})
+  np.testing.assert_allclose(loss(jnp.ones((2, 3)), jnp.zeros((2, 3))), [1, 1])
+  with pytest.raises(ValueError, match="exponent must be"):
+    build({"name": "power", "exponent": -1.0})
+  with pytest.raises(ValueError, match="takes no 'where'"):
+    build({"name": "power", "where": None})
 
 
 def test_hyper_parameters_reach_the_loss():
@@ -88,6 +124,21 @@ def test_the_signature_is_for_error_messages():
     (label_loss, {"name": "ldam"}, "class_counts"),
     (label_loss, {"name": "cross_entropy", "label_smoothing": 2.0}, "smooth"),
     (distance, {"name": "kl_divergance"}, "Did you mean 'kl_divergence'"),
+    (distance, {"name": "bernoulli_kl", "temperature": 0.0}, "temperature"),
+    (embedding_distance, {"name": "relational", "angle_weight": -1.0}, "angle"),
+    (embedding_distance, {"name": "cka", "temperature": 1.0}, "takes no"),
+    (embedding_distance, {"name": "attention_transfer", "p": 0.5}, "p must"),
+    (
+      embedding_distance,
+      {"name": "distance_correlation", "epsilon": -1.0},
+      "epsilon",
+    ),
+    (embedding_distance, {"name": "correlation_congruence", "order": 0}, "ord"),
+    (
+      embedding_distance,
+      {"name": "in_batch_contrastive", "temperature": 0.0},
+      "temperature",
+    ),
   ],
 )
 def test_mistakes_surface_when_the_loss_is_built(build, spec, match):

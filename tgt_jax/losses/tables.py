@@ -12,7 +12,16 @@ import jax
 import numpy as np
 
 from tgt_jax import longtail
-from tgt_jax.losses import distances, labels, relations
+from tgt_jax.losses import (
+  contrastive,
+  distances,
+  embedding,
+  geometry,
+  labels,
+  maps,
+  relations,
+  tags as tag_losses,
+)
 from tgt_jax.losses.transforms import Distance, standardised, with_priors
 from tgt_jax.types import Array
 
@@ -89,12 +98,16 @@ def distance_factory(function: Distance) -> Callable[..., Distance]:
   return factory
 
 
-def label_loss_factory(function: Callable[..., Array]) -> Callable:
+def label_loss_factory(
+  function: Callable[..., Array], *, tags: bool = False
+) -> Callable:
   """Turns a loss against labels into a factory as in `LABEL_LOSSES`.
 
   Args:
     function: `(logits, labels, *, ...) -> [B]`. If it takes `class_counts`,
       the factory requires them.
+    tags: whether labels are floats [B, K], one for each class, instead of
+      integers [B].
 
   Returns:
     `factory(*, class_counts=None, **hyper) -> loss(logits, labels)`.
@@ -111,8 +124,36 @@ def label_loss_factory(function: Callable[..., Array]) -> Callable:
       hyper["class_counts"] = np.asarray(class_counts)
     loss = functools.partial(function, **hyper)
     logits = _example(class_counts)
-    jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), np.int32))
+    classes = jax.ShapeDtypeStruct((2,), np.int32)
+    jax.eval_shape(loss, logits, logits if tags else classes)
     return loss
+
+  factory.__name__ = factory.__qualname__ = _name(function)
+  factory.__doc__ = function.__doc__
+  factory.__signature__ = _signature(factory, function)  # type: ignore[attr-defined]
+  return factory
+
+
+def embedding_distance_factory(
+  function: Distance, *, maps: bool = False
+) -> Callable[..., Distance]:
+  """Turns a distance of embeddings into a factory as in `EMBEDDING_DISTANCES`.
+
+  Args:
+    function: `(student, teacher, *, where=None, ...) -> [B]`.
+    maps: whether it takes feature maps [B, H, W, C] instead of embeddings
+      [B, D].
+
+  Returns:
+    `factory(**hyper) -> distance(student, teacher, *, where=None)`.
+  """
+
+  def factory(**hyper: Any) -> Distance:
+    distance = functools.partial(function, **hyper)
+    shape = (4, 2, 2, 3) if maps else (4, 3)
+    example = jax.ShapeDtypeStruct(shape, np.float32)
+    jax.eval_shape(distance, example, example)
+    return distance
 
   factory.__name__ = factory.__qualname__ = _name(function)
   factory.__doc__ = function.__doc__
@@ -134,6 +175,7 @@ DISTANCES: dict[str, Callable[..., Distance]] = {
   "logit_mse": distance_factory(distances.logit_mse),
   "decoupled_kd": distance_factory(distances.decoupled_kd),
   "dist": distance_factory(relations.dist),
+  "bernoulli_kl": distance_factory(tag_losses.bernoulli_kl),
 }
 
 LABEL_LOSSES: dict[str, Callable[..., LabelLoss]] = {
@@ -143,4 +185,27 @@ LABEL_LOSSES: dict[str, Callable[..., LabelLoss]] = {
   "logit_adjustment": label_loss_factory(labels.logit_adjustment),
   "ldam": label_loss_factory(labels.ldam),
   "class_weighted": label_loss_factory(labels.class_weighted),
+  "binary_cross_entropy": label_loss_factory(
+    tag_losses.binary_cross_entropy, tags=True
+  ),
+}
+
+_embedding = embedding_distance_factory
+EMBEDDING_DISTANCES: dict[str, Callable[..., Distance]] = {
+  "embedding_mse": _embedding(embedding.embedding_mse),
+  "cosine": _embedding(embedding.cosine),
+  "cosine_difference": _embedding(embedding.cosine_difference),
+  "distance_correlation": _embedding(embedding.distance_correlation),
+  "unbiased_distance_correlation": _embedding(
+    embedding.unbiased_distance_correlation
+  ),
+  "cka": _embedding(embedding.cka),
+  "relational": _embedding(geometry.relational),
+  "similarity_preserving": _embedding(geometry.similarity_preserving),
+  "probabilistic_transfer": _embedding(geometry.probabilistic_transfer),
+  "correlation_congruence": _embedding(geometry.correlation_congruence),
+  "in_batch_contrastive": _embedding(contrastive.in_batch_contrastive),
+  "attention_transfer": _embedding(maps.attention_transfer, maps=True),
+  "neuron_selectivity": _embedding(maps.neuron_selectivity, maps=True),
+  "factor_transfer": _embedding(maps.factor_transfer, maps=True),
 }

@@ -17,11 +17,18 @@ from tgt_jax.metrics.classification import (
   predictions,
   top_k_accuracy,
 )
+from tgt_jax.metrics.embedding import alignment, effective_rank
 from tgt_jax.metrics.grades import correlations, expected_grade, nearest
 from tgt_jax.metrics.summary import (
   add_metrics,
   summarize_confusion,
   to_host,
+)
+from tgt_jax.metrics.tags import (
+  average_precision,
+  macro_f1,
+  macro_mean,
+  roc_auc,
 )
 
 __all__ = [
@@ -29,15 +36,21 @@ __all__ = [
   "accuracy",
   "add_metrics",
   "agreement",
+  "alignment",
+  "average_precision",
   "calibration_bins",
   "confusion_matrix",
   "correlations",
+  "effective_rank",
   "expected_calibration_error",
   "expected_grade",
+  "macro_f1",
+  "macro_mean",
   "mean",
   "nearest",
   "negative_log_likelihood",
   "predictions",
+  "roc_auc",
   "summarize_confusion",
   "to_host",
   "top_k_accuracy",
