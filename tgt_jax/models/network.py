@@ -172,6 +172,22 @@ def normalisation(
   }
 
 
+def frames(feature_map: Array) -> Array:
+  """Returns what a map of a spectrogram says of every moment.
+
+  Time-aligned embeddings of two networks are compared frame by frame.
+
+  Args:
+    feature_map: shape [B, H, W, C]; height is frequency, width is time.
+
+  Returns:
+    The mean over frequency, shape [B, W, C], in at least float32.
+  """
+  checks.rank(4, feature_map=feature_map)
+  dtype = jnp.promote_types(feature_map.dtype, jnp.float32)
+  return feature_map.mean(axis=1, dtype=dtype)
+
+
 def parameter_count(params: Params) -> int:
   """Returns the number of scalars in a pytree of arrays or shapes."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
