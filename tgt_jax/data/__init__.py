@@ -15,6 +15,7 @@ from tgt_jax.data.cuts import (
   split_off,
 )
 from tgt_jax.data.datasets import DATASETS, arrays
+from tgt_jax.data.embedded import embedded
 from tgt_jax.data.joins import stack_batches, zip_batches
 from tgt_jax.data.lengths import buckets
 from tgt_jax.data.orders import SAMPLERS
@@ -44,6 +45,7 @@ __all__ = [
   "from_texts",
   "bag_of_words",
   "subset",
+  "embedded",
   # Cuts.
   "PROFILES",
   "long_tail",

@@ -11,19 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tgt_jax.data import (
   cifar,
-  draws,
+  cifar_test,
   glue,
   idx,
   image_list,
   long_tailed,
+  magnatagatune,
+  nuisance,
+  openmic,
   photographs,
   reviews,
   sentences,
+  soundfont,
   sources,
+  stratified,
   synthetic,
   tfds_source,
   topics,
@@ -50,36 +53,22 @@ def digits(*, test_fraction: float = 0.3, seed: int = 0) -> sources.Dataset:
   """
   from sklearn import datasets as sklearn_datasets
 
-  if not 0 < test_fraction < 1:
-    raise ValueError(f"test_fraction must be in (0, 1), got {test_fraction}")
   bunch = sklearn_datasets.load_digits()
   images, labels = bunch.images / 16.0, bunch.target
-  train_parts, test_parts = [], []
-  for label in range(10):
-    rows = np.flatnonzero(labels == label)
-    rows = rows[draws.permutation(seed, "digits/split", label, len(rows))]
-    size = round(test_fraction * len(rows))
-    if not 0 < size < len(rows):
-      raise ValueError(
-        f"test_fraction {test_fraction} takes {size} of the {len(rows)}"
-        f" examples of class {label}; every split needs at least one"
-      )
-    test_parts.append(rows[:size])
-    train_parts.append(rows[size:])
-  options = {"test_fraction": test_fraction, "seed": seed}
-  splits = []
-  for split, parts in (("train", train_parts), ("test", test_parts)):
-    rows = np.sort(np.concatenate(parts))
-    splits.append(
-      sources.from_arrays(
-        images[rows],
-        labels[rows],
-        name=f"digits/{split}",
-        num_classes=10,
-        options=options,
-      )
+  parts = stratified.split(
+    labels, test_fraction=test_fraction, seed=seed, stream="digits"
+  )
+  train, test = (
+    sources.from_arrays(
+      images[rows],
+      labels[rows],
+      name=f"digits/{name}",
+      num_classes=10,
+      options={"test_fraction": test_fraction, "seed": seed},
     )
-  return sources.Dataset(splits[0], splits[1], splits[0])
+    for name, rows in zip(("train", "test"), parts, strict=True)
+  )
+  return sources.Dataset(train, test, train)
 
 
 def arrays(
@@ -134,6 +123,7 @@ def arrays(
 
 DATASETS: dict[str, Callable[..., sources.Dataset]] = {
   "cifar10": cifar.cifar10,
+  "cifar10_test": cifar_test.cifar10_test,
   "cifar100": cifar.cifar100,
   "digits": digits,
   "fashion_mnist": idx.fashion_mnist,
@@ -141,11 +131,15 @@ DATASETS: dict[str, Callable[..., sources.Dataset]] = {
   "image_list": image_list.image_list,
   "imagenet_lt": long_tailed.imagenet_lt,
   "imdb": reviews.imdb,
+  "magnatagatune": magnatagatune.magnatagatune,
   "manifold": synthetic.manifold,
+  "nuisance": nuisance.nuisance,
+  "openmic": openmic.openmic,
   "photographs": photographs.photographs,
   "places_lt": long_tailed.places_lt,
   "reviews_csv": reviews.reviews_csv,
   "sentences": sentences.sentences,
+  "soundfont": soundfont.soundfont,
   "sun_lt": long_tailed.sun_lt,
   "tfds": tfds_source.tfds,
   "topics": topics.topics,
