@@ -146,7 +146,7 @@ def build_program(args: Any, spent: dict[str, Any]) -> Program:
   import flops
   import jax
 
-  from tgt_jax import build, training
+  from tgt_jax import build, networks, training
 
   config = _config(args)
   name = args.arm or config["main_arm"]
@@ -157,7 +157,7 @@ def build_program(args: Any, spent: dict[str, Any]) -> Program:
   root = training.roots((config["seed"],))
   with _stage("weights of the teacher", spent):
     first = batch["input"][0, :1]
-    init = lambda key: build.init_frozen(config, key, first)
+    init = lambda key: networks.init_frozen(config, key, first)
     frozen = jax.block_until_ready(training.jit_once(init)(root[0]))
   with _stage("weights of the student", spent):
     start = lambda root: training.init_state(arm.method, root, batch)

@@ -41,13 +41,13 @@ def measure(config: dict[str, Any], name: str) -> dict[str, Any]:
   import flops
   import jax
 
-  from tgt_jax import build
+  from tgt_jax import build, networks
 
   arm = build.arm(config, name, build.class_counts(config))
   batch = build.example_batch(arm.config)
   rng = jax.eval_shape(lambda: jax.random.key(0))
   frozen = jax.eval_shape(
-    lambda key: build.init_frozen(config, key, batch["input"]), rng
+    lambda key: networks.init_frozen(config, key, batch["input"]), rng
   )
   state = jax.eval_shape(lambda key: arm.method.init(key, batch), rng)
   traced = jax.jit(arm.method.update).trace(state, frozen, batch, rng)

@@ -13,6 +13,7 @@ from tgt_jax import (
   build,
   data,
   fit,
+  networks,
   settings,
   splits,
   teach,
@@ -28,8 +29,8 @@ from tgt_jax.writers import MultiWriter
 def setting():
   config = settings.plain(tiny.get_config("2"))
   sets = splits.load_sets(config)
-  teacher = build.teacher(config)
-  frozen = build.init_frozen(
+  teacher = networks.teacher(config)
+  frozen = networks.init_frozen(
     config, jax.random.key(0), build.example_batch(config)["input"]
   )
   return teacher, teach.Prepared(frozen, "abc"), sets.train

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "tgt_jax"
 ROWS = (
   ("types",),
   ("checks", "registry", "rng"),  # floor 0
-  ("longtail", "influence"),
+  ("longtail", "influence", "spectrograms"),
   ("losses", "exploration", "metrics"),  # floor 1
   ("models",),
   ("generators",),  # floor 2
@@ -35,16 +35,16 @@ ROWS = (
   ("weights",),  # floor 5
   ("config",),
   ("presets", "text_presets"),
-  ("glue_presets",),
+  ("glue_presets", "embedding_presets"),
   ("settings",),
-  ("learners",),
+  ("learners", "networks"),
   ("build", "fit"),
   ("plan",),
-  ("teach", "scoring"),
-  ("answers", "splits"),
+  ("answers", "beginnings", "scoring"),
+  ("teach", "splits"),
   ("experiment",),
   ("across", "curves", "streams"),
-  ("gallery", "ranking", "report", "compare", "evaluate"),
+  ("gallery", "ranking", "report", "compare", "evaluate", "transfer"),
   ("train",),  # floor 6
   ("main",),  # floor 7
 )

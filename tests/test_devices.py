@@ -23,7 +23,14 @@ train.run(tiny.get_config("6"), sys.argv[1])
 PROGRAMS = """
 import functools, jax, jax.numpy as jnp, numpy as np
 from tests import tiny
-from tgt_jax import build, distributed, methods, settings, training
+from tgt_jax import (
+  build,
+  distributed,
+  methods,
+  networks,
+  settings,
+  training,
+)
 config = settings.plain(tiny.get_config("6"))
 counts = build.class_counts(config)
 def step_of(mesh):
@@ -35,7 +42,7 @@ def step_of(mesh):
                                                "input": noise}}
   @jax.jit
   def init(batch):
-    frozen = build.init_frozen(config, jax.random.key(0), batch["input"])
+    frozen = networks.init_frozen(config, jax.random.key(0), batch["input"])
     return arm.method.init(jax.random.key(2), batch), frozen
   return arm, *init(batch), batch
 def explore(arm, state, frozen, batch):

@@ -15,14 +15,15 @@ import pytest
 
 from configs import sst2_low
 from tgt_jax import (
+  beginnings,
   build,
   data,
   evaluate,
   export,
   models,
+  networks,
   settings as settings_lib,
   splits,
-  teach,
   text_presets,
   train,
   weights,
@@ -238,11 +239,11 @@ def test_weights_of_another_vocabulary_are_named_first(tmp_path):
 def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
   config = settings_lib.checked(settings())
   path = _converted(tmp_path / "w.safetensors", num_classes=5)
-  network = build.network(config, config["student"])
+  network = networks.network(config, config["student"])
   x = jnp.zeros((1, 48), jnp.int32)
   shapes = jax.eval_shape(network.init, jax.random.key(0), x)
   for _ in range(2):  # Of two arms.
-    found = teach.starting_arrays(path, config["student"], shapes)
+    found = beginnings.starting_arrays(path, config["student"], shapes)
   assert found.params["head"] == {"bias": None, "kernel": None}
   (line,) = capsys.readouterr().out.splitlines()
   assert line.startswith(f"{path}: drawn at random")

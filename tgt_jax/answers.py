@@ -2,8 +2,8 @@
 """What the teacher says of a whole split, kept on disk.
 
 The teacher dominates the cost of a step. Where nothing augments the images,
-h(x) and Enc(x) are computed once. They are written in parts as they come, so
-that a killed run goes on where it stopped.
+h(x), Enc(x) and embeddings are computed once. They are written in parts as they
+come, so that a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,16 +16,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tgt_jax import data, distributed, fit, trees
+from tgt_jax import data, distributed, fit, teachers, trees
 from tgt_jax.data.sources import digest
 from tgt_jax.plan import fingerprint
 from tgt_jax.progress import Progress
-from tgt_jax.teach import Prepared
 from tgt_jax.teachers import Teacher
+from tgt_jax.types import Network
 
 _PART_ROWS = 8192
 
 Columns = dict[str, np.ndarray]
+
+
+class Prepared(NamedTuple):
+  """A teacher that is ready.
+
+  Attributes:
+    frozen: its arrays, on every device.
+    fingerprint: of everything that made it.
+  """
+
+  frozen: dict[str, Any]
+  fingerprint: str
 
 
 class _Part(NamedTuple):
@@ -70,6 +82,59 @@ def columns(
   """
   asked = () if latents else ("without latents",)
   key = fingerprint(prepared.fingerprint, source.fingerprint, *asked)
+  ask = _asker(teacher, runtime.mesh, latents)
+  return _kept(
+    ask, prepared.frozen, key, source, folder, runtime, batch_size, part_rows
+  )
+
+
+def embeddings(
+  encoder: Network | None,
+  prepared: Prepared,
+  source: data.Source,
+  folder: pathlib.Path,
+  runtime: fit.Runtime,
+  *,
+  batch_size: int,
+) -> np.ndarray:
+  """Embeddings of every example of a source, [N, T, 1, D].
+
+  Args:
+    encoder: None where they come with the data.
+    prepared: its arrays, `frozen["encoder"]`, and what made them.
+    source: the examples.
+    folder: where the cache's folder is made.
+    runtime: devices.
+    batch_size: examples at a time.
+
+  Raises:
+    ValueError: there are none, or a file does not hold what it should.
+  """
+  if encoder is None:
+    if source.embed is None:
+      raise ValueError(
+        f"{source.name} brings no embeddings along: name a network in"
+        " config.encoder, or set config.embedding_shape to () where none are"
+        " needed"
+      )
+    return source.embed(np.arange(len(source)))
+  key = fingerprint("embedding", prepared.fingerprint, source.fingerprint)
+  ask = _embedder(encoder, runtime.mesh)
+  found = _kept(ask, prepared.frozen, key, source, folder, runtime, batch_size)
+  return found["embedding"][:, None, None]
+
+
+def _kept(
+  ask: Callable,
+  frozen: Any,
+  key: str,
+  source: data.Source,
+  folder: pathlib.Path,
+  runtime: fit.Runtime,
+  batch_size: int,
+  part_rows: int = _PART_ROWS,
+) -> Columns:
+  """What `ask(frozen, x)` says of a source, from disk where it can."""
   rows = max(1, part_rows // batch_size) * batch_size
   parts = [
     _Part(
@@ -82,8 +147,8 @@ def columns(
   missing = [part for part in parts if not part.path.exists()]
   distributed.barrier(f"cache {key} is looked at")
   if missing:
-    ask = runtime.jit(_asker(teacher, runtime.mesh, latents))
-    _write(missing, key, ask, prepared, source, runtime, batch_size)
+    compiled = runtime.jit(ask)
+    _write(missing, key, compiled, frozen, source, runtime, batch_size)
   found = [_read(part, key) for part in parts]
   return {
     name: np.concatenate([part[name] for part in found]) for name in found[0]
@@ -94,7 +159,7 @@ def _write(
   parts: list[_Part],
   key: str,
   ask: Callable,
-  prepared: Prepared,
+  frozen: Any,
   source: data.Source,
   runtime: fit.Runtime,
   batch_size: int,
@@ -111,7 +176,7 @@ def _write(
 
     for part in parts:
       view = data.subset(source, np.arange(part.start, part.stop))
-      found = compute(ask, prepared.frozen, view, runtime, batch_size, tick)
+      found = compute(ask, frozen, view, runtime, batch_size, tick)
       if distributed.is_main_process():
         metadata = {"fingerprint": key, "digest": _digest(found)}
         trees.save_tree(part.path, found, metadata)
@@ -150,6 +215,17 @@ def _asker(
   def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
     said = {"teacher_logits": teacher.label(frozen, x).logits}
     return {**said, "latent": teacher.encode(frozen, x)} if latents else said
+
+  return distributed.per_example(mesh)(ask)
+
+
+@functools.cache
+def _embedder(encoder: Network, mesh: jax.sharding.Mesh | None) -> Callable:
+  """One function for all splits, so that it is compiled once."""
+  of = teachers.embedding(encoder)
+
+  def ask(frozen: Any, x: jax.Array) -> dict[str, jax.Array]:
+    return {"embedding": of(frozen["encoder"], x)[:, 0, 0]}
 
   return distributed.per_example(mesh)(ask)
 

@@ -7,9 +7,7 @@ the other keys are its arguments.
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +16,11 @@ import numpy as np
 
 from tgt_jax import (
   data,
-  generators,
   learners,
   losses,
-  models,
+  networks,
   registry,
   settings,
-  teachers,
 )
 from tgt_jax.exploration import from_spec
 from tgt_jax.methods import (
@@ -38,8 +34,9 @@ from tgt_jax.methods import (
   labeler_loss,
   takd,
 )
+from tgt_jax.networks import network
 from tgt_jax.settings import Config
-from tgt_jax.types import Generator, Method, Network, input_struct
+from tgt_jax.types import Method
 
 
 class Arm(NamedTuple):
@@ -60,95 +57,6 @@ class Arm(NamedTuple):
   method: Method
   others: tuple[str, ...] = ()
   feedback: bool = False
-
-
-@functools.cache
-def _network(spec: str, num_classes: int) -> Network:
-  return models.from_spec(
-    models.MODELS, json.loads(spec), num_classes=num_classes
-  )
-
-
-@functools.cache
-def _translated(
-  made: Network, data_spec: str, path: str, length: int
-) -> Network:
-  @functools.cache
-  def translation() -> Callable[[np.ndarray], np.ndarray]:
-    dataset = registry.build(
-      data.DATASETS, json.loads(data_spec), family="data set"
-    )
-    ours = dataset.train.text.tokenizer
-    return data.translation(ours, data.load_tokenizer(path), length)
-
-  # Read where it is used: a config is built without data.
-  return models.with_translation(made, lambda ids: translation()(ids), length)
-
-
-def own_words(
-  config: Config, spec: Mapping[str, Any]
-) -> tuple[dict[str, Any], str, tuple[int, ...]]:
-  """What a network's spec says of its tokenizer.
-
-  Returns:
-    The spec of the network itself, the path of its tokenizer ("": it reads
-    the data's), and the shape of its inputs.
-  """
-  inside = dict(spec)
-  path = inside.pop("tokenizer", "")
-  length = inside.pop("length", config["input_shape"][0]) if path else 0
-  shape = (length,) if path else tuple(config["input_shape"])
-  return inside, path, shape
-
-
-def reading(
-  config: Config, spec: Mapping[str, Any], inside: Network
-) -> Network:
-  """A network of a spec as one that reads the data's inputs."""
-  _, path, shape = own_words(config, spec)
-  if not path:
-    return inside
-  return _translated(inside, json.dumps(dict(config["data"])), path, shape[0])
-
-
-def network(config: Config, spec: Mapping[str, Any]) -> Network:
-  """A classifier for the config's classes.
-
-  The same spec gives the same object, so that what is compiled for one arm
-  serves the others. Of texts a spec may have a "tokenizer", the path of one
-  that is not the data's, and the "length" of texts in its words.
-  """
-  inside, _, _ = own_words(config, spec)
-  made = _network(json.dumps(inside), config["num_classes"])
-  return reading(config, spec, made)
-
-
-def generator(config: Config) -> Generator:
-  """The teacher's generator."""
-  return generators.from_spec(
-    generators.GENERATORS,
-    config["generator"],
-    input_shape=config["input_shape"],
-  )
-
-
-def label_function(config: Config) -> Callable:
-  """The teacher's labeler, an ensemble where `num_labelers` is above one."""
-  one = network(config, config["labeler"])
-  return teachers.labeler([one] * config["num_labelers"])
-
-
-def has_generator(config: Config) -> bool:
-  """Whether there is one: a name."""
-  return bool(config["generator"]["name"])
-
-
-def teacher(config: Config) -> teachers.Teacher:
-  """The teacher triple; `pixel_space` leaves the generator out."""
-  label = label_function(config)
-  if config["pixel_space"] or not has_generator(config):
-    return teachers.without_generator(label)
-  return teachers.triple(generator(config), label)
 
 
 def class_counts(config: Config) -> np.ndarray:
@@ -189,7 +97,7 @@ def arm(
   student = network(mine, mine["student"])
   parts = Parts(
     student=student,
-    teacher=teacher(mine),
+    teacher=networks.teacher(mine),
     label_loss=registry.build(
       losses.LABEL_LOSSES,
       mine["label_loss"],
@@ -201,9 +109,18 @@ def arm(
     disagreement=distance("disagreement"),
     exploration=from_spec(mine["exploration"]),
     labeler=network(mine, mine["labeler"])
-    if mine["num_labelers"] == 1
+    if mine["num_labelers"] == 1 and mine["labeler_reads"] == "input"
     else None,
     assistants=tuple(network(mine, spec) for spec in mine["assistants"]),
+    compressor=network(mine, mine["compressor"])
+    if mine["compressor"]["name"]
+    else None,
+    embedding_distance=registry.build(
+      losses.EMBEDDING_DISTANCES,
+      mine["embedding_distance"],
+      family="embedding distance",
+    ),
+    embedding_shape=tuple(mine["embedding_shape"]),
     per_example=per_example,
   )
   made = registry.build(
@@ -221,7 +138,7 @@ def arm(
 
 def generator_method(config: Config) -> Method:
   """Trains the generator; no labels."""
-  made, train = generator(config), config["generator_training"]
+  made, train = networks.generator(config), config["generator_training"]
 
   def init(rng, batch):
     params, state = made.init(rng, batch["input"])
@@ -246,7 +163,7 @@ def labeler_method(config: Config, counts: np.ndarray) -> Method:
       family="label loss",
       class_counts=counts,
     ),
-    teacher({**config, "pixel_space": False}),
+    networks.teacher({**config, "pixel_space": False}),
     reconstruction=train["reconstruction"],
     sigma=train["reconstruction_sigma"],
   )
@@ -255,6 +172,13 @@ def labeler_method(config: Config, counts: np.ndarray) -> Method:
     learners.student_init(one),
     learners.optimizer(train["optimizer"], train["steps"]),
   )
+
+
+def encoder_method(config: Config) -> Method:
+  """Holds the encoder, which does not learn here."""
+  one = network(config, config["encoder"])
+  loss = labeler_loss(one, losses.LABEL_LOSSES["cross_entropy"]())
+  return from_loss(loss, learners.student_init(one), learners.optimizer({}, 0))
 
 
 def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
@@ -268,7 +192,7 @@ def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
   distance = made(losses.DISTANCES, config["distance"], "distance")
   parts = Parts(
     student=one,
-    teacher=teacher(config),
+    teacher=networks.teacher(config),
     label_loss=made(losses.LABEL_LOSSES, train["label_loss"], "label loss"),
     distance=distance,
     generated_distance=distance,
@@ -283,43 +207,31 @@ def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
   )
 
 
-def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
-  """A teacher's arrays with random values: shapes, names, a starting point."""
-  one = network(config, config["labeler"])
-  keys = jax.random.split(rng, config["num_labelers"] + 1)
-  drawn = lambda made, key: teachers.Frozen(*made.init(key, x))
-  arrays: dict[str, Any] = {
-    "labeler": tuple(drawn(one, key) for key in keys[1:]),
-  }
-  if has_generator(config):
-    arrays["generator"] = drawn(generator(config), keys[0])
-  if config["assistants"]:
-    arrays["assistants"] = tuple(
-      drawn(network(config, spec), rng) for spec in config["assistants"]
-    )
-  if number := config["anchors"]:
-    arrays["anchors"] = jax.tree.map(
-      lambda a: jnp.repeat(a[None], number, axis=0), arrays["labeler"][0]
-    )
-  return arrays
-
-
 def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:
   """A batch of zeros shaped as the config says, for shapes and tracing."""
   size = config["training"]["batch_size"]
-  shape = input_struct(config["input_shape"], size)
   batch: dict[str, Any] = {
-    "input": jnp.zeros(shape.shape, shape.dtype),
+    "input": networks.zeros(config, config["student_reads"], size),
     "label": jnp.zeros((size,), jnp.int32),
     "id": jnp.zeros((size,), jnp.int32),
   }
+  if config["tags"]:
+    batch["label"] = jnp.zeros((size, config["num_classes"]))
   starts = dict(batch)
   if config["starts"]["strong"]:
     starts["strong"] = batch["input"]
+  if config["embedding_shape"]:
+    batch["embedding"] = networks.zeros(config, "embedding", size)
+  # Nobody can be asked in the step.
+  given = config["labeler_reads"] == "embedding" and not networks.has_encoder(
+    config
+  )
+  if given or config["student_reads"] == "embedding":
+    batch["teacher_logits"] = jnp.zeros((size, config["num_classes"]))
   held = {"feedback": batch} if feedback else {}
   if config["starts"]["source"] != "batch":
     return {**batch, "starts": starts, **held}
-  return {**starts, **held}
+  return {**batch, **starts, **held}
 
 
 def abstract(config: Any) -> dict[str, Any]:
@@ -340,9 +252,10 @@ def abstract(config: Any) -> dict[str, Any]:
   rng = jax.eval_shape(lambda: jax.random.key(0))
 
   def frozen_of(key):
-    return init_frozen(config, key, example_batch(config)["input"])
+    return networks.init_frozen(config, key, networks.zeros(config, "input"))
 
   frozen = jax.eval_shape(frozen_of, rng)
+  networks.check_encoder(config, frozen)
   shapes: dict[str, Any] = {"teacher": frozen}
 
   def one_step(method, batch):
@@ -352,11 +265,13 @@ def abstract(config: Any) -> dict[str, Any]:
     return jax.eval_shape(step, rng, frozen)
 
   trained = {"labeler": labeler_method(config, counts)}
-  if has_generator(config):
+  if networks.has_generator(config):
     trained["generator"] = generator_method(config)
   for part, method in trained.items():
     if config[f"{part}_training"]["steps"]:  # Else it is used as it is.
-      shapes[part] = one_step(method, example_batch(config))
+      reads = config["labeler_reads"] if part == "labeler" else "input"
+      batch = example_batch({**config, "student_reads": reads})
+      shapes[part] = one_step(method, batch)
   for name in config["arms"]:
     built = arm(config, name, counts)
     batch = example_batch(built.config, feedback=built.feedback)

@@ -11,8 +11,8 @@ its 95 % t-interval, over the seeds that both have. Equal seeds mean equal
 data order and equal initialisation, which is why pairs say more than two
 separate means do. Runs on other data, another evaluation split or another
 teacher are listed and said to be different; no difference is taken over them.
-The second draws the metrics over the number of labelled images. The third has
-a column for each run, by the metric that the run puts first.
+The second draws the metrics over the number of labelled images, or with --over
+over any number of the runs' configs. The third has a column for each run, by the metric that the run puts first.
 """
 
 from __future__ import annotations
@@ -334,6 +334,12 @@ def _parser() -> argparse.ArgumentParser:
     help="also draw the metrics over the number of labelled images: a PNG",
   )
   parser.add_argument(
+    "--over",
+    default="",
+    metavar="KEY",
+    help="draw it over this number of the runs' configs, such as data.share",
+  )
+  parser.add_argument(
     "--across",
     action="store_true",
     help="arms by runs, as tasks; --metric is that of every run, by default"
@@ -374,7 +380,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       _check_metric(runs, metric)
     rows, notes = compare(runs, metric=metrics[0], baseline=args.baseline)
     if args.curve:
-      files.atomic_write(args.curve, curves.draw(runs, metrics=metrics))
+      picture = curves.draw(runs, metrics=metrics, over=args.over)
+      files.atomic_write(args.curve, picture)
   except (OSError, ValueError) as error:
     parser.exit(2, f"{parser.prog}: error: {error}\n")
   if args.format == "json":

@@ -62,6 +62,7 @@ def default() -> ml_collections.ConfigDict:
   }
   config.buckets = ()  # Up to four lengths to pad texts to; (): L/8, L/4, L/2, L.
   config.num_classes = 10  # Checked.
+  config.tags = False  # Whether classes do not exclude each other. Checked.
   config.long_tail = {
     "profile": "",  # "exponential", "pareto", "fraction"; "" keeps all.
     "imbalance_ratio": 1.0,  # Largest class over smallest.
@@ -102,17 +103,28 @@ def default() -> ml_collections.ConfigDict:
     "reconstruction_sigma": 0.0,  # Noise on Enc(x) there.
     "optimizer": optimizer(),
   }
+  config.labeler_reads = "input"  # Or "embedding": a probe of the encoder.
   config.assistants = ()  # MODELS, each distilled from the one before (takd).
   config.anchors = 0  # Checkpoints of the labeler's training to keep (rco).
+  # MODELS, used as it is: its embedding teaches. "": none, or the data's own.
+  config.encoder = {"name": ""}
+  config.encoder_weights = ""  # "": random.
+  config.embedding_shape = ()  # (frames, 1, numbers); (): none. Checked.
   config.pixel_space = False  # Ablation: explore pixels, without a generator.
 
   # Student ------------------------------------------------------------------
   config.student = {"name": "mlp"}  # MODELS; "input_size" as above.
   config.student_weights = ""  # "": random.
+  config.student_reads = "input"  # Or "embedding": a probe.
+  # MODELS, reading embeddings: its own embedding is the compact one (compress).
+  config.compressor = {"name": ""}
+  config.compressor_start = "random"  # Or "pca": fixed principal components.
   config.method = {"name": "supervised"}  # METHODS
   config.exploration = {"name": "stay"}  # EXPLORATIONS
   config.label_loss = {"name": "cross_entropy"}  # LABEL_LOSSES
   config.distance = {"name": "kl_divergence"}  # DISTANCES, on real examples.
+  # EMBEDDING_DISTANCES, from the student to the compact embedding.
+  config.embedding_distance = {"name": "distance_correlation"}
   config.generated_distance = {"name": "kl_divergence"}  # On generated ones.
   config.disagreement = {"name": "kl_divergence"}  # What ascent climbs.
   config.starts = {

@@ -7,20 +7,23 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from tgt_jax import (
-  build,
+  data,
   experiment,
   export,
   fit,
+  networks,
   results as results_lib,
   scoring,
   settings,
   splits,
+  teach,
   writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
@@ -51,6 +54,12 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
       " config.data in its config.json to where they are"
     )
   runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
+  used = {
+    settings.arm_config(config, n)["student_reads"] for n in config["arms"]
+  }
+  views = {
+    reads: _view(config, sets, reads, workdir, runtime) for reads in used
+  }
   arms = []
   for arm in old.arms:
     fresh = []
@@ -58,12 +67,14 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       # The run's own config names the factory.
       student = export.load_student(folder, allow_imports=True)
-      spec = settings.arm_config(config, arm.name)["student"]
-      network = build.reading(config, spec, student.network)
+      mine = settings.arm_config(config, arm.name)
+      network, reads = student.network, mine["student_reads"]
+      if reads == "input":
+        network = networks.reading(config, mine["student"], network)
       variables = jax.tree.map(
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
-      scores = _scores(config, sets, network, variables, runtime)
+      scores = _scores(config, views[reads], sets, network, variables, runtime)
       new = scoring.seed_results(scores, (seed.seed,))[0]
       # Agreement needs the teacher, which a student's folder does not hold.
       fresh.append(
@@ -73,8 +84,27 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   return dataclasses.replace(old, arms=arms)
 
 
+def _view(
+  config: settings.Config,
+  sets: splits.Sets,
+  reads: str,
+  workdir: pathlib.Path,
+  runtime: fit.Runtime,
+) -> dict[str, data.Source]:
+  """The test splits as those see them who read inputs, or embeddings."""
+  found = {"test": sets.test, **sets.others}
+  if reads == "input":
+    return found
+  frozen = teach.encoder(config, workdir, runtime)
+  return {
+    name: teach.view(config, source, frozen, workdir, runtime)
+    for name, source in found.items()
+  }
+
+
 def _scores(
   config: settings.Config,
+  view: Mapping[str, data.Source],
   sets: splits.Sets,
   network: Network,
   variables: Any,
@@ -84,7 +114,7 @@ def _scores(
   logits = scoring.network_logits(network)
   return sets.scores(
     lambda split: experiment.score(
-      config, sets.named(split), sets.counts, variables, logits, runtime
+      config, view[split], sets.counts, variables, logits, runtime
     )
   )
 

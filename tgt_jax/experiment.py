@@ -8,7 +8,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from tgt_jax import (
   files,
   fit,
   metrics,
+  networks,
   plan,
   results as results_lib,
   scoring,
@@ -29,6 +30,7 @@ from tgt_jax import (
   teach,
   writers,
 )
+from tgt_jax.methods import METHODS
 
 CONFIG = "config.json"
 
@@ -142,8 +144,24 @@ def score(
 ) -> scoring.Scores:
   """Scores on one source by the config's batch size and groups.
 
-  Where classes are grades, correlations of the mean grade are among them.
+  Where classes are grades, correlations of the mean grade are among them; where
+  they are tags, scores are those of `scoring.score_tags`.
   """
+
+  def said(one: Callable[[Any, Any], Any]) -> np.ndarray:
+    """`one(variables, x)` of every seed and example, [S, N, ...]."""
+    ask = jax.vmap(one, in_axes=(0, None), out_axes=1)
+    found = answers.compute(
+      runtime.jit(lambda many, x: {"said": ask(many, x)}),
+      variables,
+      source,
+      runtime,
+      config["evaluation_batch_size"],
+    )
+    return np.moveaxis(found["said"], 1, 0)
+
+  if source.tags is not None:
+    return scoring.score_tags(said(logits), source.tags)
   batches = data.evaluation_batches(
     source,
     batch_size=config["evaluation_batch_size"],
@@ -161,15 +179,7 @@ def score(
   )
   if source.grades is not None:
     grade = lambda one, x: metrics.expected_grade(logits(one, x))
-    ask = jax.vmap(grade, in_axes=(0, None), out_axes=1)
-    said = answers.compute(
-      runtime.jit(lambda many, x: {"grade": ask(many, x)}),
-      variables,
-      source,
-      runtime,
-      config["evaluation_batch_size"],
-    )
-    found |= scoring.score_grades(said["grade"].T, source.grades)
+    found |= scoring.score_grades(said(grade), source.grades)
   return found
 
 
@@ -211,14 +221,29 @@ class Experiment(NamedTuple):
   columns: dict[str, dict[str, np.ndarray]]
   runtime: fit.Runtime
 
+  def source(self, split: str, reads: str = "input") -> data.Source:
+    """A split as those see it who read inputs, or embeddings."""
+    source = self.sets.named(split)
+    if reads == "input":
+      return source
+    return data.embedded(source, self.columns[split]["embedding"])
+
+  def embeddings(self, split: str) -> np.ndarray | None:
+    """Embeddings of a split, [N, T, 1, D], where they were asked for."""
+    return self.columns.get(split, {}).get("embedding")
+
   def score(
-    self, split: str, variables: Any, logits: scoring.Logits
+    self,
+    split: str,
+    variables: Any,
+    logits: scoring.Logits,
+    reads: str = "input",
   ) -> scoring.Scores:
     """Scores on a split, agreement with the teacher included."""
     said = self.columns[split]["teacher_logits"]
     return score(
       self.config,
-      self.sets.named(split),
+      self.source(split, reads),
       self.sets.counts,
       variables,
       logits,
@@ -226,9 +251,13 @@ class Experiment(NamedTuple):
       columns={"teacher_logits": said},
     )
 
-  def test(self, variables: Any, logits: scoring.Logits) -> scoring.Scores:
+  def test(
+    self, variables: Any, logits: scoring.Logits, reads: str = "input"
+  ) -> scoring.Scores:
     """Scores on all test splits."""
-    return self.sets.scores(lambda split: self.score(split, variables, logits))
+    return self.sets.scores(
+      lambda split: self.score(split, variables, logits, reads)
+    )
 
   def row(
     self,
@@ -242,7 +271,7 @@ class Experiment(NamedTuple):
         logits[split],
         self.columns[split]["teacher_logits"],
         self.sets.named(split).labels,
-        grades=self.sets.named(split).grades,
+        targets=self.sets.named(split).targets,
         class_counts=self.sets.counts,
         groups=thresholds(self.config),
       )
@@ -254,3 +283,65 @@ class Experiment(NamedTuple):
       metrics=found.metrics,
       per_class=found.per_class,
     )
+
+
+def _asked_splits(
+  config: settings.Config, sets: splits.Sets, arms: list[settings.Config]
+) -> list[str]:
+  """The splits that the teacher is asked about, in one order everywhere."""
+  wanted = ["test", *sets.others]
+  if sets.validation is not None:
+    wanted.append("validation")
+  # What the teacher says of an image does not hold for its augmented form,
+  # unless embeddings come with the data: then nothing else can be had.
+  given = sets.train.embed is not None
+  reading = any(arm["student_reads"] == "embedding" for arm in arms)
+  if not config["augment"] or given or reading:
+    wanted.append("train")
+  starts = [arm["starts"] for arm in arms]
+  used = {
+    one["source"]
+    for one in starts
+    if one["source"] != "batch" and not (config["augment"] and one["augment"])
+  }
+  # Every process waits for the others at each split.
+  return wanted + sorted(used - set(wanted))
+
+
+def ask_teacher(
+  config: settings.Config,
+  workdir: pathlib.Path,
+  sets: splits.Sets,
+  prepared: teach.Prepared,
+  runtime: fit.Runtime,
+) -> Experiment:
+  """Asks the teacher about every split that needs it."""
+  plain = {**config, "pixel_space": False}
+  teacher, prober = networks.teacher(plain), networks.prober(plain)
+  arms = [settings.arm_config(config, name) for name in config["arms"]]
+  # Of the methods here only these look at latents, those of start points.
+  explored = {
+    "train" if arm["starts"]["source"] == "batch" else arm["starts"]["source"]
+    for arm in arms
+    if arm["method"]["name"] in settings.EXPLORING
+    or arm["method"]["name"] not in METHODS
+  }
+  columns: dict[str, answers.Columns] = {}
+  for split in _asked_splits(config, sets, arms):
+    source, one, found = sets.named(split), teacher, {}
+    if config["embedding_shape"]:
+      found["embedding"] = teach.embeddings(
+        config, source, prepared.frozen, workdir, runtime
+      )
+      if config["labeler_reads"] == "embedding" and split not in explored:
+        source, one = data.embedded(source, found["embedding"]), prober
+    columns[split] = found | answers.columns(
+      one,
+      prepared,
+      source,
+      workdir / "teacher",
+      runtime,
+      batch_size=config["evaluation_batch_size"],
+      latents=split in explored,
+    )
+  return Experiment(config, workdir, sets, prepared, columns, runtime)

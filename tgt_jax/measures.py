@@ -22,10 +22,14 @@ _PERCENT = frozenset(
     "few",
     "macro_f1",
     "f1",
+    "map",
+    "roc_auc",
     "pearson",
     "spearman",
     "agreement",
     "teacher_accuracy",
+    "compressor_accuracy",
+    "compressor_map",
     "ece",
   }
 )

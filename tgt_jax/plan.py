@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgt_jax import build, settings, weights
+from tgt_jax import build, networks, settings, weights
 from tgt_jax.types import Method
 
 
@@ -19,7 +19,8 @@ class Part(NamedTuple):
 
   Attributes:
     name: of its file.
-    group: of the frozen tree: "generator", "labeler" or "assistants".
+    group: of the frozen tree: "encoder", "generator", "labeler" or
+      "assistants".
     seed: of its training.
     method: how it learns.
     participant: key of its parameters in the state.
@@ -27,6 +28,7 @@ class Part(NamedTuple):
     fingerprint: of everything that makes it.
     weights: converted file that it begins with, or "".
     model: its section of the config.
+    reads: "input" or "embedding".
   """
 
   name: str
@@ -38,6 +40,12 @@ class Part(NamedTuple):
   fingerprint: str
   weights: str
   model: dict[str, Any]
+  reads: str = "input"
+
+  @property
+  def alone(self) -> bool:
+    """Whether it is the only one of its group."""
+    return self.group in ("encoder", "generator")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -64,9 +72,13 @@ def parts(
   """
   found: list[Part] = []
   made = ""
-  if build.has_generator(config):
+  reads = config["labeler_reads"]
+  if networks.has_encoder(config):
+    found.append(encoder(config))
+  read = [found[0].fingerprint] if found and reads == "embedding" else []
+  if networks.has_generator(config):
     found.append(_generator(config, sources))
-    made = found[0].fingerprint
+    made = found[-1].fingerprint
   section, path = config["labeler_training"], config["labeler_weights"]
   source = getattr(sources, section["source"])
   if section["source"] == "full":
@@ -88,12 +100,30 @@ def parts(
           section,
           seed,
           *_made_of(section, path, source.fingerprint, seen),
+          *read,
         ),
         path,
         config["labeler"],
+        reads,
       )
     )
   return found + _assistants(config, sources, counts, found)
+
+
+def encoder(config: settings.Config) -> Part:
+  """The network whose embedding teaches; it is used as it is."""
+  spec, path = config["encoder"], config["encoder_weights"]
+  return Part(
+    "encoder",
+    "encoder",
+    config["seed"],
+    build.encoder_method(config),
+    "student",
+    {"source": "train", "steps": 0, "batch_size": 1},
+    fingerprint(spec, config["seed"], weights.sha256_of(path) if path else ""),
+    path,
+    spec,
+  )
 
 
 def _generator(config: settings.Config, sources: Any) -> Part:

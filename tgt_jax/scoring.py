@@ -88,7 +88,7 @@ def score_answers(
   teacher_logits: np.ndarray,
   labels: np.ndarray,
   *,
-  grades: np.ndarray | None = None,
+  targets: np.ndarray | None = None,
   class_counts: np.ndarray,
   groups: tuple[float, float],
 ) -> Scores:
@@ -98,13 +98,15 @@ def score_answers(
     logits: [N, K].
     teacher_logits: [N, K], for the agreement.
     labels: [N].
-    grades: [N], where classes are grades.
+    targets: grades [N] or tags [N, K]; see `data.Source`.
     class_counts: training examples per class, [K].
     groups: thresholds, see `longtail.many_medium_few`.
 
   Returns:
     As `score`, of one seed.
   """
+  if targets is not None and targets.ndim == 2:
+    return score_tags(logits[None], targets)
   batch = {
     "label": labels,
     "mask": np.ones(len(labels), np.float32),
@@ -113,9 +115,9 @@ def score_answers(
   total = jax.device_get(training.jit_once(_sums)(logits, batch))
   total = jax.tree.map(lambda a: np.asarray(a)[None], total)
   found = _summary(total, class_counts, groups)
-  if grades is not None:
+  if targets is not None:
     predicted = metrics.expected_grade(jnp.asarray(logits))
-    found |= score_grades(np.asarray(predicted)[None], grades)
+    found |= score_grades(np.asarray(predicted)[None], targets)
   return found
 
 
@@ -126,6 +128,30 @@ def score_grades(predicted: np.ndarray, grades: np.ndarray) -> Scores:
     name: np.array([found[name] for found in each])
     for name in ("pearson", "spearman")
   }
+
+
+def score_tags(logits: np.ndarray, tags: np.ndarray) -> Scores:
+  """Scores where classes do not exclude each other.
+
+  Args:
+    logits: [S, N, K].
+    tags: [N, K], in [0, 1] or -1 where nobody knows.
+
+  Returns:
+    "map", "roc_auc" and "macro_f1", each [S], and as "per_class" the average
+    precision of each class, [S, K].
+  """
+  found = [
+    {
+      "per_class": metrics.average_precision(one, tags),
+      "roc_auc": metrics.macro_mean(metrics.roc_auc(one, tags)),
+      "macro_f1": metrics.macro_f1(1 / (1 + np.exp(-np.float64(one))), tags),
+    }
+    for one in logits
+  ]
+  for one in found:
+    one["map"] = metrics.macro_mean(one["per_class"])
+  return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 
 def _summary(

@@ -81,6 +81,11 @@ def load_sets(config: settings.Config) -> Sets:
       f" {full.num_classes} classes; the config says input_shape {shape} and"
       f" num_classes {classes}"
     )
+  if (full.tags is not None) != config["tags"]:
+    raise ValueError(
+      f"{full.name} has {'tags' if full.tags is not None else 'one class'} per"
+      f" example; config.tags says {config['tags']}"
+    )
   if full.text is not None:
     _check_texts(config, full, full.text)
   _check_columns(config["columns"], dataset)

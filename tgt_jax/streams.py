@@ -27,24 +27,26 @@ def check_sizes(config: settings.Config, mesh: Any) -> None:
       raise ValueError(f"{name}: {error}") from error
 
 
+def _chain(experiment: Experiment, specs: Sequence[Any]) -> list[Any]:
+  """The augmentations of some specs."""
+  offered = {"source": experiment.sets.train}
+  return [
+    registry.build(
+      data.AUGMENTATIONS, spec, family="augmentation", offered=offered
+    )
+    for spec in specs
+  ]
+
+
 def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   """One seed's training batches, start points included."""
   config, sets = arm.config, experiment.sets
   train, starts = config["training"], config["starts"]
-  augment, strong = (
-    [
-      registry.build(
-        data.AUGMENTATIONS,
-        spec,
-        family="augmentation",
-        offered={"source": sets.train},
-      )
-      for spec in specs
-    ]
-    for specs in (config["augment"], starts["strong"])
-  )
+  augment = _chain(experiment, config["augment"])
+  strong = _chain(experiment, starts["strong"])
   views = {"strong": strong} if strong else {}
   separate = starts["source"] != "batch"
+  reads = config["student_reads"]
 
   def stream(
     source: str,
@@ -53,12 +55,15 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     augment: Sequence[Any],
     views: Mapping[str, Sequence[Any]],
   ) -> Any:
-    # Where images are augmented, the teacher is asked in the step.
-    columns = {} if augment else dict(experiment.columns.get(source, {}))
+    columns = dict(experiment.columns.get(source, {}))
+    if reads == "embedding":
+      augment = ()
+    elif augment and sets.train.embed is None:
+      columns = {}  # The teacher is asked in the step.
     if config["pixel_space"]:
       columns.pop("latent", None)
     return data.training_batches(
-      getattr(sets, source),
+      experiment.source(source, reads),
       batch_size=train["batch_size"],
       # Start points have an order of their own.
       seed=2 * seed + number,

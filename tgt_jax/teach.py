@@ -3,113 +3,32 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from tgt_jax import (
-  build,
+  answers,
+  beginnings,
   data,
   distributed,
   fit,
   generators,
+  networks,
   plan,
   settings,
   trees,
-  weights,
 )
+from tgt_jax.answers import Prepared
 from tgt_jax.teachers import Frozen
-from tgt_jax.types import input_struct
 
 # Images over which the spread of a latent is measured.
 _MEASURED = 5000
-
-
-class Prepared(NamedTuple):
-  """A teacher that is ready.
-
-  Attributes:
-    frozen: its arrays, on every device.
-    fingerprint: of everything that made it.
-  """
-
-  frozen: dict[str, Any]
-  fingerprint: str
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-  """Prints; all arms and seeds begin with the same file."""
-  print(message, flush=True)
-
-
-def starting_arrays(
-  path: str, spec: dict[str, Any], shapes: tuple[Any, Any]
-) -> Frozen | None:
-  """What a network begins with; `None` where all of it is drawn.
-
-  Args:
-    path: converted weights, or "".
-    spec: of the network.
-    shapes: of its params and model state.
-  """
-  if not path:
-    return None
-  params, state = shapes
-  inside = state["generator"] if spec.get("whitened") else state
-  template = {"params": params, "model_state": inside}
-  found = weights.start_from(path, template, spec)
-  drawn = set(trees.flatten_names(template)) - set(trees.flatten_names(found))
-  if drawn:
-    _say_once(
-      f"{path}: drawn at random, as the file lacks them or has them for other"
-      f" classes: {', '.join(sorted(drawn))}"
-    )
-  state = found["model_state"]
-  if spec.get("whitened"):  # The file knows nothing of the moments.
-    moments = dict.fromkeys(("mean", "std"))
-    state = {"generator": state, "latent": moments}
-  return Frozen(found["params"], state)
-
-
-def beginnings(
-  config: settings.Config,
-  arm: build.Arm,
-  prepared: Prepared | None = None,
-) -> Any:
-  """What participants begin with instead of drawn arrays, by their names.
-
-  Args:
-    config: as the arm sees it.
-    arm: what is trained.
-    prepared: the teacher; without it only files are looked at.
-
-  Raises:
-    ValueError: a file that does not fit its network.
-  """
-  x, start = build.example_batch(config)["input"], {}
-
-  def given(network, section):
-    path = config[f"{section}_weights"]
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
-    return starting_arrays(path, config[section], shapes)
-
-  if config["student_weights"]:
-    start["student"] = given(arm.parts.student, "student")
-  if "teacher" not in arm.others:
-    return start
-  if config["teacher_start"] == "trained":
-    if prepared is not None:
-      start["teacher"] = prepared.frozen["labeler"][0]
-  elif config["labeler_weights"]:
-    start["teacher"] = given(arm.parts.labeler, "labeler")
-  return start
 
 
 def _measure(
@@ -119,7 +38,7 @@ def _measure(
   params, state = arrays
   size = config["evaluation_batch_size"]
   rows = np.unique(np.linspace(0, len(source) - 1, _MEASURED).astype(np.int64))
-  generator = build.generator(config)
+  generator = networks.generator(config)
   encode = jax.jit(generator.encode)
   statistics = generators.latent_statistics(
     lambda x: encode(params, state, x),
@@ -145,27 +64,23 @@ def prepare(
     ValueError: a part on disk was made by another config or from other data;
       names both fingerprints.
   """
-  folder = pathlib.Path(config["teacher_dir"] or workdir / "teacher")
   frozen: dict[str, Any] = {}
   parts = plan.parts(config, sources, counts)
-  shapes = jax.eval_shape(
-    lambda key, x: build.init_frozen(config, key, x),
-    jax.random.key(0),
-    input_struct(config["input_shape"]),
-  )
+  shapes = _shapes(config)
+  folder = folder_of(config, workdir)
   for part in parts:
     before = frozen.get(part.group, ())
     expected = shapes[part.group]
-    if part.group != "generator":
+    if not part.alone:
       expected = expected[len(before)]
     path = folder / f"{part.name}.safetensors"
     if not path.exists():
       source = getattr(sources, part.training["source"])
+      if part.reads == "embedding":
+        source = view(config, source, frozen, workdir, runtime)
       _train(part, expected, source, frozen, folder, runtime, config)
     arrays = runtime.replicate(_load(path, part, expected))
-    frozen[part.group] = (
-      arrays if part.group == "generator" else (*before, arrays)
-    )
+    frozen[part.group] = arrays if part.alone else (*before, arrays)
     if part.name == "labeler-0" and config["anchors"]:
       frozen["anchors"] = runtime.replicate(
         _anchors(folder, part, expected, config["anchors"])
@@ -173,6 +88,82 @@ def prepare(
   return Prepared(
     frozen, plan.fingerprint([part.fingerprint for part in parts])
   )
+
+
+def folder_of(config: settings.Config, workdir: pathlib.Path) -> pathlib.Path:
+  """Where a run's teacher is."""
+  return pathlib.Path(config["teacher_dir"] or workdir / "teacher")
+
+
+def _shapes(config: settings.Config) -> dict[str, Any]:
+  return jax.eval_shape(
+    lambda key: networks.init_frozen(
+      config, key, networks.zeros(config, "input")
+    ),
+    jax.random.key(0),
+  )
+
+
+def encoder(
+  config: settings.Config, workdir: pathlib.Path, runtime: fit.Runtime
+) -> dict[str, Any]:
+  """The encoder of a finished run, as a part of its frozen arrays.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: another one than the config means.
+  """
+  if not networks.has_encoder(config):
+    return {}
+  part = plan.encoder(config)
+  path = folder_of(config, workdir) / f"{part.name}.safetensors"
+  arrays = _load(path, part, _shapes(config)[part.group])
+  return {part.group: runtime.replicate(arrays)}
+
+
+def embeddings(
+  config: settings.Config,
+  source: data.Source,
+  frozen: Any,
+  workdir: pathlib.Path,
+  runtime: fit.Runtime,
+) -> np.ndarray:
+  """Embeddings of every example, [N, T, 1, D]; see `answers.embeddings`.
+
+  Raises:
+    ValueError: they are not of the shape that the config says.
+  """
+  one, made = None, ""
+  if networks.has_encoder(config):
+    one = networks.network(config, config["encoder"])
+    made = plan.encoder(config).fingerprint
+  found = answers.embeddings(
+    one,
+    Prepared(frozen, made),
+    source,
+    workdir / "teacher",
+    runtime,
+    batch_size=config["evaluation_batch_size"],
+  )
+  said = tuple(config["embedding_shape"])
+  if found.shape[1:] != said:
+    raise ValueError(
+      f"embeddings of {source.name} have the shape {found.shape[1:]} (frames,"
+      f" 1, numbers); config.embedding_shape says {said}"
+    )
+  return found
+
+
+def view(
+  config: settings.Config,
+  source: data.Source,
+  frozen: Any,
+  workdir: pathlib.Path,
+  runtime: fit.Runtime,
+) -> data.Source:
+  """A source as those see it who read embeddings."""
+  found = embeddings(config, source, frozen, workdir, runtime)
+  return data.embedded(source, found)
 
 
 def _anchor_file(
@@ -221,7 +212,7 @@ def _train(
     buckets=config["buckets"] or None,
     shard=runtime.shard,
   )
-  begin = starting_arrays(part.weights, part.model, expected)
+  begin = beginnings.starting_arrays(part.weights, part.model, expected)
   if begin is None and not section["steps"]:
     print(
       f"warning: {part.name} has no weights and 0 steps of training: it is"

@@ -32,6 +32,21 @@ def _everywhere(x: Array) -> Array | None:
   return None
 
 
+def _no_embedding(frozen: Params, x: Array) -> Array:
+  del frozen, x
+  raise ValueError(
+    "the teacher has no encoder, so that nothing embeds an input that comes"
+    " without an embedding: name one in config.encoder, or use data that bring"
+    " embeddings along"
+  )
+
+
+def unheard(frozen: Params, x: Array) -> Outputs:
+  """In the place of `label` where a labeler reads embeddings that x lacks."""
+  _no_embedding(frozen, x)
+  raise AssertionError
+
+
 class Teacher(NamedTuple):
   """What explores and labels.
 
@@ -44,6 +59,7 @@ class Teacher(NamedTuple):
       keys [B]: a constant to the student's gradient.
     where: `x -> bool`, broadcasting to `z`: the coordinates that may move;
       `None`: all.
+    embed: `(frozen, x) -> e`, [B, T, 1, D]: T frames of D numbers.
   """
 
   encode: Callable[[Params, Array], Array]
@@ -51,6 +67,7 @@ class Teacher(NamedTuple):
   label: Callable[[Params, Array], Outputs]
   render: Callable[[Params, Array, Array, Array], Array]
   where: Callable[[Array], Array | None] = _everywhere
+  embed: Callable[[Params, Array], Array] = _no_embedding
 
 
 class Frozen(NamedTuple):
@@ -120,6 +137,47 @@ def without_generator(label: Callable) -> Teacher:
       decode(frozen, z, x)
     ),
   )
+
+
+def embedding(network: Network) -> Callable[[Params, Array], Array]:
+  """What a frozen network makes of an input, as an image of one pixel.
+
+  Args:
+    network: whose last linear layer reads what is wanted.
+
+  Returns:
+    `(frozen, x) -> e` over a `Frozen`, [B, 1, 1, D].
+  """
+
+  def embed(frozen, x):
+    found = single(network.apply)(frozen, x).embedding
+    return found[:, None, None, :]
+
+  return embed
+
+
+def with_encoder(
+  teacher: Teacher, encoder: Network, probe: Callable | None = None
+) -> Teacher:
+  """A teacher that also embeds.
+
+  Args:
+    teacher: the rest of it.
+    encoder: its arrays are `frozen["encoder"]`, a `Frozen`.
+    probe: `(frozen["labeler"], e) -> Outputs`, a labeler that reads the
+      embedding in the place of the input.
+  """
+  of = embedding(encoder)
+
+  def embed(frozen, x):
+    return of(frozen["encoder"], x)
+
+  def label(frozen, x):
+    assert probe is not None
+    return probe(frozen["labeler"], embed(frozen, x))
+
+  changed = teacher._replace(embed=embed)
+  return changed if probe is None else changed._replace(label=label)
 
 
 def single(apply: NetworkApply) -> Callable[[Params, Array], Outputs]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from tgt_jax import (
-  answers,
+  beginnings,
   build,
   data,
   distributed,
@@ -21,6 +21,7 @@ from tgt_jax import (
   gallery,
   longtail,
   models,
+  networks,
   pictures,
   plan,
   ranking,
@@ -34,13 +35,13 @@ from tgt_jax import (
 from tgt_jax.checkpoint import PreemptionGuard
 from tgt_jax.experiment import (
   Experiment,
+  ask_teacher,
   claim_workdir,
   open_writer,
   read_config,
   student_folder,
 )
-from tgt_jax.methods import METHODS
-from tgt_jax.splits import Sets, load_sets
+from tgt_jax.splits import load_sets
 
 
 def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
@@ -61,7 +62,7 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   sets = load_sets(config)
   for name in config["arms"]:  # A mistake shows before the teacher trains.
     arm = build.arm(config, name, sets.counts)
-    teach.beginnings(arm.config, arm)
+    beginnings.of_arm(arm.config, arm)
     if arm.feedback and sets.feedback is None:
       raise ValueError(
         f"arms.{name}: {arm.config['method']['name']} needs held-out examples:"
@@ -81,57 +82,11 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
         mesh, rules, guard, writer, config["quick_compilation"]
       )
       prepared = teach.prepare(config, sets, sets.counts, workdir, runtime)
-      experiment = _experiment(config, workdir, sets, prepared, runtime)
+      experiment = ask_teacher(config, workdir, sets, prepared, runtime)
       arms = [_run_arm(experiment, name) for name in config["arms"]]
   finally:
     writer.close()
   return _finish(experiment, arms)
-
-
-def _experiment(
-  config: settings.Config,
-  workdir: pathlib.Path,
-  sets: Sets,
-  prepared: teach.Prepared,
-  runtime: fit.Runtime,
-) -> Experiment:
-  """Asks the teacher about every split that needs it."""
-  teacher = build.teacher({**config, "pixel_space": False})
-  arms = [settings.arm_config(config, name) for name in config["arms"]]
-  starts = [arm["starts"] for arm in arms]
-  wanted = ["test", *sets.others]
-  if sets.validation is not None:
-    wanted.append("validation")
-  # What the teacher says of an image does not hold for its augmented form.
-  if not config["augment"]:
-    wanted.append("train")
-  used = {
-    one["source"]
-    for one in starts
-    if one["source"] != "batch" and not (config["augment"] and one["augment"])
-  }
-  # In one order: every process waits for the others at each split.
-  wanted += sorted(used - set(wanted))
-  # Of the methods here only these look at latents, those of start points.
-  explored = {
-    "train" if arm["starts"]["source"] == "batch" else arm["starts"]["source"]
-    for arm in arms
-    if arm["method"]["name"] in settings.EXPLORING
-    or arm["method"]["name"] not in METHODS
-  }
-  columns = {
-    split: answers.columns(
-      teacher,
-      prepared,
-      sets.named(split),
-      workdir / "teacher",
-      runtime,
-      batch_size=config["evaluation_batch_size"],
-      latents=split in explored,
-    )
-    for split in wanted
-  }
-  return Experiment(config, workdir, sets, prepared, columns, runtime)
 
 
 def seed_groups(
@@ -205,17 +160,14 @@ def _train_group(
   began = time.monotonic()
   config, train = arm.config, arm.config["training"]
   logits = scoring.network_logits(arm.parts.student)
-  final = lambda state: (
-    (state.params if state.ema is None else state.ema)["student"],
-    state.model_state["student"],
-  )
+  reads = config["student_reads"]
   probe = gallery.make_probe(experiment, arm)
   validates = experiment.sets.validation is not None
 
   def check(state):
-    variables, scores = final(state), {}
+    variables, scores = _final(state), {}
     if validates:
-      found = experiment.score("validation", variables, logits)
+      found = experiment.score("validation", variables, logits, reads)
       scores = {f"eval/{n}": v for n, v in found.items() if n != "per_class"}
     return {**scores, **probe(variables, state.step)}
 
@@ -231,13 +183,15 @@ def _train_group(
     directory=folder,
     cadence=fit.Cadence(**config["cadence"]),
     evaluate=check,
-    best_metric="eval/balanced" if validates else None,
-    start=teach.beginnings(config, arm, experiment.prepared),
+    best_metric=_best_metric(config) if validates else None,
+    start=beginnings.of_arm(
+      config, arm, experiment.prepared.frozen, experiment.embeddings("train")
+    ),
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
-  variables = final(fitted.state)
-  scores = experiment.test(variables, logits)
-  scores |= _of_teacher(experiment, arm, fitted.state)
+  variables = _final(fitted.state)
+  scores = experiment.test(variables, logits, reads)
+  scores |= _of_others(experiment, arm, fitted.state)
   if config["seed"] in seeds:
     ranking.keep(experiment, arm, fitted.state)
   found = scoring.seed_results(scores, seeds)
@@ -245,10 +199,9 @@ def _train_group(
   for i, seed in enumerate(found):
     one = jax.tree.map(lambda a, i=i: np.asarray(a[i]), (params, state))
     _export(experiment, arm, seed, *one)
-  size = models.parameter_count(params) // len(seeds)
   ms = fitted.ms_per_step / len(seeds)
   return {
-    "parameters": size,
+    "parameters": models.parameter_count(params) // len(seeds),
     "ms_per_step": ms if np.isfinite(ms) else None,
     "wall_seconds": (time.monotonic() - began) / len(seeds),
     "seeds": [
@@ -258,18 +211,33 @@ def _train_group(
   }
 
 
-def _of_teacher(
+def _final(state: Any) -> tuple[Any, Any]:
+  """The student's parameters, their running mean if there is one, and state."""
+  params = state.params if state.ema is None else state.ema
+  return params["student"], state.model_state["student"]
+
+
+def _best_metric(config: settings.Config) -> str:
+  return "eval/map" if config["tags"] else "eval/balanced"
+
+
+def _of_others(
   experiment: Experiment, arm: build.Arm, state: Any
 ) -> scoring.Scores:
-  """Accuracies on the test splits of teachers that learned meanwhile, [S]."""
-  if "teacher" not in arm.others:
-    return {}
-  assert arm.parts.labeler is not None
-  variables = state.params["teacher"], state.model_state["teacher"]
-  logits = scoring.network_logits(arm.parts.labeler)
-  found = experiment.test(variables, logits)
-  splits = ("", *(f"{name}/" for name in experiment.sets.others))
-  return {f"{s}teacher_accuracy": found[f"{s}accuracy"] for s in splits}
+  """Scores on the test splits of others that learned meanwhile, [S]."""
+  config, parts, scores = arm.config, arm.parts, {}
+  metric = "map" if config["tags"] else "accuracy"
+  for name, one, reads in (
+    ("teacher", parts.labeler, config["labeler_reads"]),
+    ("compressor", parts.compressor, "embedding"),
+  ):
+    if name not in arm.others or one is None:
+      continue
+    variables = state.params[name], state.model_state[name]
+    found = experiment.test(variables, scoring.network_logits(one), reads)
+    for split in ("", *(f"{s}/" for s in experiment.sets.others)):
+      scores[f"{split}{name}_{metric}"] = found[f"{split}{metric}"]
+  return scores
 
 
 def _export(
@@ -283,7 +251,9 @@ def _export(
   if not distributed.is_main_process():
     return
   config, text = arm.config, experiment.sets.test.text
-  spec, path, shape = build.own_words(config, config["student"])
+  spec, path, shape = networks.own_words(config, config["student"])
+  if config["student_reads"] == "embedding":
+    shape, text = tuple(config["embedding_shape"]), None
   card = {
     "model": spec,
     "num_classes": config["num_classes"],
@@ -363,7 +333,7 @@ def _finish(
     hardware=record["hardware"],
     command=record["command"],
   )
-  shows = config["gallery_examples"] and build.has_generator(config)
+  shows = config["gallery_examples"] and networks.has_generator(config)
   pictures_of = gallery.make(experiment) if shows else None
   if distributed.is_main_process():
     results_lib.write_results(workdir, found)

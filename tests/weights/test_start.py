@@ -13,6 +13,7 @@ from tgt_jax import (
   build,
   export,
   models,
+  networks,
   settings,
   splits,
   train,
@@ -96,7 +97,7 @@ def test_a_run_begins_with_weights(tmp_path):
   # Its latents have the unit of their spread over the generator's images.
   generator, _ = trees.load_tree(tmp_path / "run/teacher/generator.safetensors")
   full = splits.load_sets(config).full
-  z = build.generator(config).encode(
+  z = networks.generator(config).encode(
     generator["params"],
     {"generator": {}, **generator["state"]},
     full.fetch(np.arange(len(full)))["input"],

@@ -17,6 +17,7 @@ from tgt_jax.methods.base import (
   partitioned,
 )
 from tgt_jax.methods.chain import anchor, rco, takd
+from tgt_jax.methods.compression import compress
 from tgt_jax.methods.coteaching import dml, lgtm, meta_distill, prokt
 from tgt_jax.methods.guided import (
   Weights,
@@ -67,6 +68,7 @@ METHODS: dict[str, Callable[..., LossFn | Recipe | Course]] = {
   "prokt": prokt,
   "dml": dml,
   "meta_distill": meta_distill,
+  "compress": compress,
 }
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
   "Weights",
   "anchor",
   "augmented_kd",
+  "compress",
   "disagreement_field",
   "dml",
   "explored",

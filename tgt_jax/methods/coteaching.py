@@ -203,7 +203,8 @@ def _course(parts: Parts, plan: _Plan) -> Course:
   network = parts.labeler
   if network is None:
     raise ValueError(
-      "a teacher that learns is one network: set num_labelers to 1"
+      "a teacher that learns is one network that reads inputs: set"
+      " num_labelers to 1 and labeler_reads to 'input'"
     )
 
   def update(learners: Mapping[str, Learner]) -> Callable:

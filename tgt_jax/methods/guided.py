@@ -93,7 +93,7 @@ def start_points(
   )
 
 
-def _teacher_logits(parts: Parts, frozen: Params, batch: Batch) -> Array:
+def teacher_logits(parts: Parts, frozen: Params, batch: Batch) -> Array:
   """h(x), from the cache where the batch carries it."""
   if "teacher_logits" in batch:
     return batch["teacher_logits"]
@@ -192,7 +192,7 @@ def guided(
       total += weights.label * weighted_mean(values, mask)
       metrics["loss/label"] = metrics_lib.mean(values, mask)
     if weights.distill:
-      values = parts.distance(logits, _teacher_logits(parts, frozen, batch))
+      values = parts.distance(logits, teacher_logits(parts, frozen, batch))
       total += weights.distill * weighted_mean(values, mask)
       metrics["loss/distill"] = metrics_lib.mean(values, mask)
     if shown is not None:

@@ -235,7 +235,10 @@ def _projection(parts: Parts, pairs: Callable) -> InitFn:
 def _shapes(parts: Parts, batch: Batch) -> tuple[list[Any], list[Any]]:
   """Shapes of both networks' layers, nothing computed."""
   if parts.labeler is None:
-    raise ValueError("pkd: an ensemble has no layers; set num_labelers to 1")
+    raise ValueError(
+      "pkd: an ensemble has no layers, and neither has a probe of embeddings:"
+      " set num_labelers to 1 and labeler_reads to 'input'"
+    )
   key = jax.random.key(0)
 
   def layers(network: Any) -> list[Any]:
@@ -289,7 +292,10 @@ def _adapter(parts: Parts, width: int) -> InitFn:
 
   def init(rng: Array, batch: Batch) -> tuple[Params, Any]:
     if parts.labeler is None:
-      raise ValueError("pesf_kd adapts one network: set num_labelers to 1")
+      raise ValueError(
+        "pesf_kd adapts one network that reads inputs: set num_labelers to 1"
+        " and labeler_reads to 'input'"
+      )
     network = parts.labeler
 
     def run(x: Array) -> Outputs:

