@@ -44,7 +44,7 @@ ROWS = (
   ("teach", "splits"),
   ("experiment",),
   ("across", "curves", "streams"),
-  ("gallery", "ranking", "report", "compare", "evaluate", "transfer"),
+  ("alignment", "gallery", "ranking", "report", "compare", "evaluate", "transfer"),
   ("train",),  # floor 6
   ("main",),  # floor 7
 )
@@ -55,6 +55,7 @@ FIRST_ROW_WITH_CONFIG = ROW["config"]
 # them, so that `import tgt_jax` and a run without them stay cheap.
 LAZY = {
   "matplotlib",
+  "soundfile",
   "tensorboardX",
   "tensorflow",
   "tensorflow_datasets",

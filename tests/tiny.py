@@ -63,3 +63,24 @@ def get_config(arg="12"):
   config.cadence.update(log=2, evaluate=6, checkpoint=4)
   config.gallery_examples = 2
   return config.lock()
+
+
+def tagged():
+  """The digits with four tags, a tenth of them unknown, and embeddings."""
+
+  def tags_of(source):
+    digit = source.labels[:, None]
+    tags = np.hstack([digit % 2 == 0, digit > 4, digit % 3 == 0, digit == 1])
+    tags = tags.astype(np.float32)
+    tags[np.random.default_rng(len(source)).uniform(size=tags.shape) < 0.1] = -1
+    images = source.read(np.arange(len(source)))
+    return data.from_arrays(
+      images,
+      tags,
+      name=f"tagged {source.name}",
+      embeddings=images.reshape(len(images), 4, 1, 16),
+    )
+
+  found = data.DATASETS["digits"]()
+  train, test = tags_of(found.train), tags_of(found.test)
+  return data.Dataset(train, test, train)

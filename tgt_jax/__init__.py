@@ -68,6 +68,7 @@ __all__ = [
   "across",
   "curves",
   "streams",
+  "alignment",
   "gallery",
   "ranking",
   "report",

@@ -273,3 +273,31 @@ def compute(
       found[name][tuple(view)][ids[ids >= 0]] = values[ids >= 0]
     tick(batch_size)
   return found
+
+
+def of_seeds(
+  one: Callable[[Any, jax.Array], jax.Array],
+  variables: Any,
+  source: data.Source,
+  runtime: fit.Runtime,
+  batch_size: int,
+) -> np.ndarray:
+  """What every seed's network says of a source, [S, N, D].
+
+  Args:
+    one: `(variables of one seed, x) -> [B, D]`.
+    variables: tree with leaves [S, ...].
+    source: the examples.
+    runtime: devices.
+    batch_size: examples at a time.
+  """
+  ask = jax.vmap(one, in_axes=(0, None), out_axes=1)
+
+  def flat(many: Any, x: jax.Array) -> dict[str, jax.Array]:
+    said = ask(many, x)
+    return {"said": said.reshape(said.shape[0], -1)}
+
+  found = compute(runtime.jit(flat), variables, source, runtime, batch_size)
+  seeds = jax.tree.leaves(variables)[0].shape[0]
+  rows = found["said"].reshape(len(source), seeds, -1)
+  return np.moveaxis(rows, 1, 0)

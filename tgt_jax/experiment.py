@@ -8,7 +8,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -147,24 +147,13 @@ def score(
   Where classes are grades, correlations of the mean grade are among them; where
   they are tags, scores are those of `scoring.score_tags`.
   """
-
-  def said(one: Callable[[Any, Any], Any]) -> np.ndarray:
-    """`one(variables, x)` of every seed and example, [S, N, ...]."""
-    ask = jax.vmap(one, in_axes=(0, None), out_axes=1)
-    found = answers.compute(
-      runtime.jit(lambda many, x: {"said": ask(many, x)}),
-      variables,
-      source,
-      runtime,
-      config["evaluation_batch_size"],
-    )
-    return np.moveaxis(found["said"], 1, 0)
-
+  size = config["evaluation_batch_size"]
   if source.tags is not None:
-    return scoring.score_tags(said(logits), source.tags)
+    said = answers.of_seeds(logits, variables, source, runtime, size)
+    return scoring.score_tags(said, source.tags)
   batches = data.evaluation_batches(
     source,
-    batch_size=config["evaluation_batch_size"],
+    batch_size=size,
     columns=columns,
     buckets=data.buckets(source, config["buckets"] or None),
     shard=runtime.shard,
@@ -178,8 +167,9 @@ def score(
     jit=runtime.jit,
   )
   if source.grades is not None:
-    grade = lambda one, x: metrics.expected_grade(logits(one, x))
-    found |= scoring.score_grades(said(grade), source.grades)
+    grade = lambda one, x: metrics.expected_grade(logits(one, x))[:, None]
+    said = answers.of_seeds(grade, variables, source, runtime, size)
+    found |= scoring.score_grades(said[..., 0], source.grades)
   return found
 
 

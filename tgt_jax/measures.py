@@ -34,7 +34,8 @@ _PERCENT = frozenset(
   }
 )
 _LOWER_IS_BETTER = frozenset({"nll", "ece"})
-METRICS = _PERCENT | _LOWER_IS_BETTER  # That a config may show.
+_PLAIN = frozenset({"dcor", "cka", "rank", "compressor_rank"})
+METRICS = _PERCENT | _LOWER_IS_BETTER | _PLAIN  # That a config may show.
 
 
 def plain(metric: str) -> str:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from tgt_jax import (
+  alignment,
   beginnings,
   build,
   data,
@@ -192,6 +193,7 @@ def _train_group(
   variables = _final(fitted.state)
   scores = experiment.test(variables, logits, reads)
   scores |= _of_others(experiment, arm, fitted.state)
+  scores |= alignment.scores(experiment, arm, variables, fitted.state)
   if config["seed"] in seeds:
     ranking.keep(experiment, arm, fitted.state)
   found = scoring.seed_results(scores, seeds)

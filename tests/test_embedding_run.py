@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole runs with embeddings as teachers: caches, probes, tags, transfer."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from tgt_jax import (
+  beginnings,
+  build,
+  data,
+  evaluate,
+  fit,
+  networks,
+  settings,
+  splits,
+  teach,
+  train,
+  transfer,
+  writers,
+)
+from tgt_jax.checkpoint import PreemptionGuard
+
+WIDTH = 12
+RAW = {"name": "compress", "objective": "none"}
+FIXED = {"name": "bottleneck", "width": 3, "fixed": True}
+
+
+def config(**changes):
+  """A linear probe of a random encoder as labeler, four students."""
+  made = settings.plain(tiny.get_config("4"))
+  made.update(
+    seeds=2,
+    main_arm="compact",
+    validation_per_class=0,
+    gallery_examples=0,
+    generator={"name": ""},
+    encoder={"name": "mlp", "widths": (WIDTH,)},
+    embedding_shape=(1, 1, WIDTH),
+    labeler={"name": "mlp", "widths": ()},
+    labeler_reads="embedding",
+    columns=("accuracy", "compressor_accuracy", "dcor", "rank"),
+    arms={
+      "probe": {
+        "student_reads": "embedding",
+        "student": {"name": "mlp", "widths": ()},
+        "method": {"name": "kd"},
+      },
+      "compact": {
+        "method": {"name": "compress"},
+        "compressor": {"name": "bottleneck", "width": 3},
+      },
+      "pca": {
+        "method": RAW,
+        "compressor": FIXED,
+        "compressor_start": "pca",
+      },
+    },
+  )
+  made["labeler_training"]["reconstruction"] = 0.0
+  return {**made, **changes}
+
+
+def runtime():
+  return fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  return workdir, train.run(config(), workdir)
+
+
+def test_the_teacher_is_the_probe_of_the_encoder(finished):
+  workdir, results = finished
+  made = settings.checked(config())
+  sets = splits.load_sets(made)
+  prepared = teach.prepare(made, sets, sets.counts, workdir, runtime())
+  frozen, x = prepared.frozen, sets.test.read(np.arange(20))
+  seen = teach.embeddings(made, sets.test, frozen, workdir, runtime())[:20]
+  one = networks.network(made, made["encoder"])
+  expected, _ = one.apply(*frozen["encoder"], x)
+  np.testing.assert_allclose(seen[:, 0, 0], expected.embedding, atol=1e-5)
+  # On an input as on its embedding.
+  np.testing.assert_allclose(
+    networks.teacher(made).label(frozen, x).logits,
+    networks.prober(made).label(frozen, jnp.asarray(seen)).logits,
+    atol=1e-5,
+  )
+  assert results.teacher.parameters == 10 * (WIDTH + 1)
+
+
+def test_columns_are_there_for_whom_they_concern(finished):
+  _, results = finished
+  metrics = {arm.name: arm.seeds[0].metrics for arm in results.arms}
+  assert "compressor_accuracy" not in metrics["probe"]
+  assert 0 <= metrics["compact"]["compressor_accuracy"] <= 1
+  assert metrics["compact"]["compressor_rank"] <= 3
+  # A probe of the embedding has the embedding.
+  assert metrics["probe"]["dcor"] == pytest.approx(1.0)
+  assert metrics["probe"]["rank"] <= WIDTH
+
+
+def test_evaluation_finds_the_same(finished):
+  workdir, results = finished
+  again = evaluate.evaluate_run(workdir)
+  for arm, other in zip(results.arms, again.arms, strict=True):
+    for seed, fresh in zip(arm.seeds, other.seeds, strict=True):
+      assert fresh.metrics["accuracy"] == pytest.approx(
+        seed.metrics["accuracy"]
+      )
+
+
+def test_students_are_probed_on_other_data(finished):
+  workdir, _ = finished
+  other = data.DATASETS["manifold"](train_size=80, test_size=60)
+  rows = transfer.transfer(workdir, other)
+  assert [row.name for row in rows] == ["compact", "pca", "encoder"]
+  assert [row.width for row in rows] == [8, 8, WIDTH]
+  assert [len(row.accuracies) for row in rows] == [2, 2, 1]
+  # The encoder's, by hand.
+  made = settings.checked(config())
+  arrays = teach.encoder(made, workdir, runtime())["encoder"]
+  one = networks.network(made, made["encoder"])
+  pairs = [
+    (
+      np.asarray(
+        one.apply(*arrays, part.read(np.arange(len(part))))[0].embedding
+      ),
+      part.labels,
+    )
+    for part in (other.train, other.test)
+  ]
+  assert rows[-1].accuracies == [pytest.approx(transfer.probe(*pairs))]
+  text = transfer.table(rows, other.test)
+  assert text.rules == [2] and len(text.rows) == 3
+  with pytest.raises(ValueError, match="channels"):
+    transfer.fitted_inputs(jnp.zeros((1, 4, 4, 3)), (4, 4, 1))
+
+
+def test_principal_components_are_those_of_the_training_data(finished):
+  from sklearn.decomposition import PCA
+
+  workdir, _ = finished
+  made = settings.checked(config())
+  sets = splits.load_sets(made)
+  frozen = teach.encoder(made, workdir, runtime())
+  rows = teach.embeddings(made, sets.train, frozen, workdir, runtime())
+  arm = build.arm(made, "pca", sets.counts)
+  start = beginnings.of_arm(arm.config, arm, None, rows)["compressor"]
+  own = (rows[:, 0, 0] - start.state["fixed"]["mean"]) @ (
+    start.state["fixed"]["kernel"]
+  )
+  theirs = PCA(3).fit_transform(rows[:, 0, 0].astype(np.float64))
+  for k in range(3):
+    assert abs(np.corrcoef(own[:, k], theirs[:, k])[0, 1]) > 1 - 1e-6
+  np.testing.assert_allclose(own.std(0), theirs.std(0), rtol=1e-4)
+  with pytest.raises(ValueError, match="principal components"):
+    beginnings.of_arm(arm.config, arm, None, rows[:2])
+
+
+def test_embeddings_of_augmented_inputs_are_asked_for_in_the_step(tmp_path):
+  arms = {"compact": config()["arms"]["compact"]}
+  changed = config(arms=arms, augment=({"name": "crop", "padding": 1},), seeds=1)
+  found = train.run(changed, tmp_path)
+  assert np.isfinite(found.arms[0].seeds[0].metrics["nll"])
+
+
+def test_tags_are_scored_as_tags_and_embeddings_come_with_the_data(tmp_path):
+  made = config(
+    data={"name": "tests.tiny:tagged"},
+    num_classes=4,
+    tags=True,
+    encoder={"name": ""},
+    embedding_shape=(4, 1, 16),
+    label_loss={"name": "binary_cross_entropy"},
+    distance={"name": "bernoulli_kl", "temperature": 2.0},
+    columns=("map", "roc_auc", "macro_f1", "compressor_map"),
+    augment=({"name": "crop", "padding": 1},),  # Says nothing of embeddings.
+    seeds=1,
+  )
+  made["labeler_training"]["label_loss"] = {"name": "binary_cross_entropy"}
+  made["long_tail"]["profile"] = ""
+  found = train.run(made, tmp_path)
+  for arm in found.arms:
+    metrics = arm.seeds[0].metrics
+    assert 0 < metrics["map"] <= 1 and 0 < metrics["roc_auc"] <= 1
+    assert len(arm.seeds[0].per_class) == 4
+  assert found.class_counts[3] < found.class_counts[0]
+  again = evaluate.evaluate_run(tmp_path)
+  for arm, other in zip(found.arms, again.arms, strict=True):
+    assert other.seeds[0].metrics["map"] == pytest.approx(
+      arm.seeds[0].metrics["map"]
+    )
+
+
+def test_bad_settings_are_named(tmp_path):
+  with pytest.raises(ValueError, match="embedding_shape is"):
+    settings.checked(config(embedding_shape=()))
+  with pytest.raises(ValueError, match="one frame"):
+    settings.checked(config(embedding_shape=(2, 1, WIDTH)))
+  wrong = config(embedding_shape=(1, 1, 5))
+  with pytest.raises(ValueError, match=r"gives \(1, 1, 12\)"):
+    build.abstract(wrong)
+  with pytest.raises(ValueError, match=r"shape \(1, 1, 12\)"):
+    train.run(wrong, tmp_path)
+  probe = {**config()["arms"]["probe"], "method": {"name": "tgt"}}
+  with pytest.raises(ValueError, match="is a probe"):
+    settings.checked(config(arms={"compact": probe}))
+  learning = {
+    "compact": {**config()["arms"]["pca"], "compressor": {"name": "bottleneck"}}
+  }
+  with pytest.raises(ValueError, match="fixed"):
+    settings.checked(config(arms=learning))
+  with pytest.raises(ValueError, match="tags"):
+    splits.load_sets(settings.checked(config(tags=True)))
+  none = settings.checked(config(encoder={"name": ""}))
+  with pytest.raises(ValueError, match="brings no embeddings"):
+    train.run(none, tmp_path / "other")
+
+
+def test_another_encoder_is_not_taken_for_the_first(finished, tmp_path):
+  workdir, _ = finished
+  other = config(
+    encoder={"name": "mlp", "widths": (5, WIDTH)},
+    teacher_dir=str(workdir / "teacher"),
+  )
+  with pytest.raises(ValueError, match="fingerprint"):
+    train.run(other, tmp_path)
