@@ -36,9 +36,13 @@ def get_config(arg=""):
   with config.unlocked():
     config.data = {"name": "cifar10_test", "data_dir": ""}
     config.encoder = {"name": "efficientnet_lite0", "input_size": 96}
-    config.student = {"name": "cnn", "widths": (32, 64, 128)}
+    config.student = {"name": "cnn", "widths": (16, 32, 64)}
   embedding_presets.fill(config, width=8 if "smoke" in chosen else 64)
-  config.training.update(steps=1500, batch_size=64)
+  config.augment = (
+    {"name": "crop", "padding": 4},
+    {"name": "horizontal_flip"},
+  )
+  config.training.update(steps=3000, batch_size=64)
   config.optimizer.update(learning_rate=1e-3, warmup_steps=50)
   config.evaluation_batch_size = 100
   if "long_tail" in chosen:

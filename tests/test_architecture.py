@@ -35,7 +35,7 @@ ROWS = (
   ("weights",),  # floor 5
   ("config",),
   ("presets", "text_presets"),
-  ("glue_presets", "embedding_presets"),
+  ("glue_presets", "embedding_presets", "reading"),
   ("settings",),
   ("learners", "networks"),
   ("build", "fit"),
@@ -44,7 +44,15 @@ ROWS = (
   ("teach", "splits"),
   ("experiment",),
   ("across", "curves", "streams"),
-  ("alignment", "gallery", "ranking", "report", "compare", "evaluate", "transfer"),
+  (
+    "alignment",
+    "gallery",
+    "ranking",
+    "report",
+    "compare",
+    "evaluate",
+    "transfer",
+  ),
   ("train",),  # floor 6
   ("main",),  # floor 7
 )

@@ -164,9 +164,13 @@ def test_principal_components_are_those_of_the_training_data(finished):
 
 def test_embeddings_of_augmented_inputs_are_asked_for_in_the_step(tmp_path):
   arms = {"compact": config()["arms"]["compact"]}
-  changed = config(arms=arms, augment=({"name": "crop", "padding": 1},), seeds=1)
-  found = train.run(changed, tmp_path)
-  assert np.isfinite(found.arms[0].seeds[0].metrics["nll"])
+  crop = ({"name": "crop", "padding": 1},)
+  found = {}
+  for anew in (False, True):
+    changed = config(arms=arms, augment=crop, seeds=1, embed_augmented=anew)
+    results = train.run(changed, tmp_path / str(anew))
+    found[anew] = results.arms[0].seeds[0].metrics["nll"]
+  assert np.isfinite(found[True]) and found[True] != found[False]
 
 
 def test_tags_are_scored_as_tags_and_embeddings_come_with_the_data(tmp_path):
@@ -200,6 +204,8 @@ def test_tags_are_scored_as_tags_and_embeddings_come_with_the_data(tmp_path):
 def test_bad_settings_are_named(tmp_path):
   with pytest.raises(ValueError, match="embedding_shape is"):
     settings.checked(config(embedding_shape=()))
+  with pytest.raises(ValueError, match="network that embeds"):
+    settings.checked(config(embed_augmented=True, encoder={"name": ""}))
   with pytest.raises(ValueError, match="one frame"):
     settings.checked(config(embedding_shape=(2, 1, WIDTH)))
   wrong = config(embedding_shape=(1, 1, 5))

@@ -53,6 +53,7 @@ __all__ = [
   "text_presets",
   "glue_presets",
   "embedding_presets",
+  "reading",
   "settings",
   "learners",
   "networks",

@@ -23,6 +23,7 @@ from tgt_jax import (
   metrics,
   networks,
   plan,
+  reading,
   results as results_lib,
   scoring,
   settings,
@@ -155,7 +156,7 @@ def score(
     source,
     batch_size=size,
     columns=columns,
-    buckets=data.buckets(source, config["buckets"] or None),
+    buckets=data.buckets(source, settings.buckets(config, source)),
     shard=runtime.shard,
   )
   found = scoring.score(
@@ -282,11 +283,10 @@ def _asked_splits(
   wanted = ["test", *sets.others]
   if sets.validation is not None:
     wanted.append("validation")
-  # What the teacher says of an image does not hold for its augmented form,
-  # unless embeddings come with the data: then nothing else can be had.
-  given = sets.train.embed is not None
-  reading = any(arm["student_reads"] == "embedding" for arm in arms)
-  if not config["augment"] or given or reading:
+  # What the teacher says of an image need not hold for its augmented form.
+  kept = reading.kept_of_augmented(config)
+  probed = any(arm["student_reads"] == "embedding" for arm in arms)
+  if not config["augment"] or kept or probed:
     wanted.append("train")
   starts = [arm["starts"] for arm in arms]
   used = {

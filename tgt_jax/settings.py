@@ -25,6 +25,7 @@ from tgt_jax import (
   measures,
   methods,
   models,
+  reading,
   registry,
 )
 
@@ -63,7 +64,6 @@ ARM_SECTIONS = (
 # Methods that move latents.
 EXPLORING = ("tgt", "influenced_tgt")
 _STARTS = ("trained", "untrained")
-_READS = ("input", "embedding")
 _TOGETHER = ("auto", "always", "never")
 _ARM_NAME = re.compile(r"[^/\\.][^/\\]*")
 
@@ -113,6 +113,17 @@ def merge(base: Any, override: Any, *, path: str) -> Any:
       f" {override!r}"
     )
   return override
+
+
+def buckets(config: Config, source: data.Source) -> tuple[int, ...] | None:
+  """Lengths to pad a source's texts to; None for what is no text, or for all.
+
+  Args:
+    config: the experiment.
+    source: whose batches are padded.
+  """
+  chosen = tuple(config["buckets"])
+  return chosen if chosen and source.text is not None else None
 
 
 def arm_config(config: Config, name: str) -> Config:
@@ -215,7 +226,7 @@ def checked(config: Any) -> Config:
       " name one"
     )
   _check_input(config)
-  _check_embedding(config)
+  reading.check(config, [arm_config(config, n) for n in config["arms"]])
   config = with_vocabulary(config)
   _check_arms(config)
   return config
@@ -236,29 +247,6 @@ def _check_input(config: Config) -> None:
   for name, value in words.items():
     if name != "vocab_size":
       checks.in_range(0, size - 1, **{f"vocabulary.{name}": value})
-
-
-def _check_embedding(config: Config) -> None:
-  """The shape of an embedding, and whether there is one for who reads it."""
-  shape, reads = config["embedding_shape"], config["labeler_reads"]
-  if shape and (len(shape) != 3 or min(shape) < 1 or shape[1] != 1):
-    raise ValueError(
-      "embedding_shape: expected (frames, 1, numbers), or () where there is no"
-      f" embedding, got {tuple(shape)}"
-    )
-  checks.one_of(_READS, labeler_reads=reads)
-  arms = [arm_config(config, name) for name in config["arms"]]
-  readers = [reads, *(arm["student_reads"] for arm in arms)]
-  if not shape and ("embedding" in readers or config["encoder"]["name"]):
-    raise ValueError(
-      "embedding_shape is (), and the config has an encoder or somebody who"
-      " reads embeddings: set it to (frames, 1, numbers)"
-    )
-  if config["encoder"]["name"] and shape[0] != 1:
-    raise ValueError(
-      "embedding_shape: an encoder gives one frame, (1, 1, numbers), got"
-      f" {tuple(shape)}"
-    )
 
 
 def _check_arms(config: Config) -> None:
@@ -289,7 +277,7 @@ def _check_arms(config: Config) -> None:
         f" accumulate {train['accumulate']}"
       )
     checks.one_of(_STARTS, **{f"{path}teacher_start": mine["teacher_start"]})
-    _check_reading(mine, path)
+    reading.check_arm(mine, path)
     checks.one_of(_TOGETHER, **{f"{path}training.together": train["together"]})
     checks.one_of(
       ("batch", "full", "train"), **{f"{path}starts.source": starts["source"]}
@@ -305,26 +293,6 @@ def _check_arms(config: Config) -> None:
         f"arms.{name}: {mine['method']['name']} explores with a generator, and"
         " generator.name is empty: name one of GENERATORS"
       )
-
-
-def _check_reading(mine: Config, path: str) -> None:
-  """Who reads embeddings, and with what a compressor begins."""
-  start, fixed = mine["compressor_start"], mine["compressor"].get("fixed")
-  checks.one_of(_READS, **{f"{path}student_reads": mine["student_reads"]})
-  checks.one_of(("random", "pca"), **{f"{path}compressor_start": start})
-  if start == "pca" and not fixed:
-    raise ValueError(
-      f"{path}compressor_start 'pca' is for a bottleneck that is fixed: set"
-      " compressor.fixed to True"
-    )
-  if mine["student_reads"] == "embedding" and mine["method"]["name"] not in (
-    "supervised",
-    "kd",
-  ):
-    raise ValueError(
-      f"{path}student_reads: a student that reads embeddings is a probe, which"
-      f" learns by supervised or kd, not by {mine['method']['name']}"
-    )
 
 
 def _check_words(mine: Config, name: str) -> None:

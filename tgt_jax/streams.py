@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tgt_jax import build, data, distributed, registry, settings
+from tgt_jax import build, data, distributed, reading, registry, settings
 from tgt_jax.experiment import Experiment
 
 
@@ -58,12 +58,15 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     columns = dict(experiment.columns.get(source, {}))
     if reads == "embedding":
       augment = ()
-    elif augment and sets.train.embed is None:
-      columns = {}  # The teacher is asked in the step.
+    elif augment:
+      # What is not kept is asked for in the step, of what the student sees.
+      kept = reading.kept_of_augmented(config)
+      columns = {name: columns[name] for name in kept}
     if config["pixel_space"]:
       columns.pop("latent", None)
+    seen = experiment.source(source, reads)
     return data.training_batches(
-      experiment.source(source, reads),
+      seen,
       batch_size=train["batch_size"],
       # Start points have an order of their own.
       seed=2 * seed + number,
@@ -72,7 +75,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       augment=augment,
       views=views,
       columns=columns,
-      buckets=config["buckets"] or None,
+      buckets=settings.buckets(config, seen),
       shard=experiment.runtime.shard,
     )
 

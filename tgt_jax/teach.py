@@ -209,7 +209,7 @@ def _train(
     batch_size=section["batch_size"],
     seed=part.seed,
     num_steps=max(1, section["steps"]),
-    buckets=config["buckets"] or None,
+    buckets=settings.buckets(config, source),
     shard=runtime.shard,
   )
   begin = beginnings.starting_arrays(part.weights, part.model, expected)

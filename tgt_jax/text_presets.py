@@ -178,24 +178,27 @@ def smoke(config: Any) -> None:
   config.input_shape = config.buckets = (48,)
   config.vocabulary.update(SENTENCE_WORDS)
   small = {"width": 16, "num_heads": 2, "mlp_width": 32, "max_positions": 48}
-  names = ("tgt_random", "tgt_gradient")
+  explores = bool(config.generator.name)
+  names = ("tgt_random", "tgt_gradient") if explores else tuple(config.arms)
   kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
   with config.unlocked():
     config.data = {"name": "sentences", "train_size": 200, "test_size": 40}
-    config.generator = {
-      "name": "bart",
-      "num_layers": 1,
-      "num_decoder_layers": 1,
-      "rendering": "forced",
-      **small,
-    }
-    for part in ("labeler", "student"):
+    if explores:
+      config.generator = {
+        "name": "bart",
+        "num_layers": 1,
+        "num_decoder_layers": 1,
+        "rendering": "forced",
+        **small,
+      }
+    for part in ("encoder", "labeler", "student"):
       family = config[part].name.split("_")[0].replace("distilro", "ro")
       family = "bert" if family == "minilm" else family
-      config[part] = {"name": family, "num_layers": 1, **small}
+      if family in ("bert", "roberta", "distilbert"):
+        config[part] = {"name": family, "num_layers": 1, **small}
     config.arms = config_lib.arms(kept)
   config.student_weights = config.labeler_weights = ""
-  config.generator_weights = ""
+  config.generator_weights = config.encoder_weights = ""
   config.reference_arms = ()
   config.long_tail.profile = ""
   config.validation_per_class = 0

@@ -359,3 +359,16 @@ def test_stacked_parameters_give_the_same_numbers(name: str) -> None:
       jax.tree.leaves(together), jax.tree.leaves(one(weights)), strict=True
     ):
       np.testing.assert_allclose(got[i], want, atol=2e-5)
+
+
+def test_one_channel_serves_a_network_of_three() -> None:
+  spec = {"name": "mlp", "widths": (4,), "input_channels": 3}
+  network = models.from_spec(models.MODELS, spec, num_classes=2)
+  grey = jnp.arange(16.0).reshape(2, 2, 4, 1)
+  params, state = network.init(jax.random.key(0), grey)
+  assert params["dense_0"]["kernel"].shape == (24, 4)
+  wide = jnp.repeat(grey, 3, axis=3)
+  said, same = (network.apply(params, state, x)[0].logits for x in (grey, wide))
+  np.testing.assert_array_equal(said, same)
+  with pytest.raises(ValueError, match="cannot be made of 2"):
+    network.apply(params, state, wide[..., :2])

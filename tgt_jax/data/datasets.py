@@ -29,6 +29,7 @@ from tgt_jax.data import (
   stratified,
   synthetic,
   tfds_source,
+  tones,
   topics,
 )
 
@@ -142,5 +143,6 @@ DATASETS: dict[str, Callable[..., sources.Dataset]] = {
   "soundfont": soundfont.soundfont,
   "sun_lt": long_tailed.sun_lt,
   "tfds": tfds_source.tfds,
+  "tones": tones.tones,
   "topics": topics.topics,
 }

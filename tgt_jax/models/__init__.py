@@ -42,6 +42,7 @@ from tgt_jax.models.network import (
   has_convolution,
   normalisation,
   parameter_count,
+  with_input_channels,
   with_input_size,
   with_translation,
 )
@@ -144,6 +145,7 @@ __all__ = [
   "roberta",
   "roberta_base",
   "roberta_large",
+  "with_input_channels",
   "with_input_size",
   "with_translation",
 ]

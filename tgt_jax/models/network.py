@@ -92,6 +92,35 @@ def with_input_size(network: Network, size: int) -> Network:
   )
 
 
+def with_input_channels(network: Network, channels: int) -> Network:
+  """Returns the network behind copies of its one input channel.
+
+  Spectrograms and grey images have one channel; a network of photographs takes
+  three.
+
+  Args:
+    network: takes images [B, H, W, channels].
+    channels: of its input.
+  """
+  checks.positive(input_channels=channels)
+
+  def widen(x: Array) -> Array:
+    checks.rank(4, x=x)
+    if x.shape[3] not in (1, channels):
+      raise ValueError(
+        f"input_channels: {channels} channels cannot be made of {x.shape[3]};"
+        " expected images with one channel"
+      )
+    return jnp.broadcast_to(x, (*x.shape[:3], channels))
+
+  return Network(
+    init=lambda rng, x: network.init(rng, widen(x)),
+    apply=lambda params, model_state, x, **options: network.apply(
+      params, model_state, widen(x), **options
+    ),
+  )
+
+
 def with_translation(
   network: Network, translate: Callable[[np.ndarray], np.ndarray], length: int
 ) -> Network:
@@ -140,18 +169,21 @@ def from_spec(
 
   Args:
     table: names to factories.
-    spec: `{"name": ..., **arguments}`; "input_size" is understood for every
-      network, see `with_input_size`.
+    spec: `{"name": ..., **arguments}`; "input_size" and "input_channels" are
+      understood for every network, see `with_input_size` and
+      `with_input_channels`.
     num_classes: number of logits K.
 
   Raises:
     ValueError: no or unknown name, or a key that the factory does not take.
   """
   spec = dict(spec)
-  size = spec.pop("input_size", 0)
+  size, channels = spec.pop("input_size", 0), spec.pop("input_channels", 0)
   network: Network = registry.build(
     table, spec, family="model", num_classes=num_classes
   )
+  if channels:
+    network = with_input_channels(network, channels)
   return with_input_size(network, size) if size else network
 
 

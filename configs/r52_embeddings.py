@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MiniLM's sentence embeddings teach a two-layer transformer Reuters' topics.
+
+Command: python -m tgt_jax.data.fetch r52 --out=DIR
+  python -m tgt_jax.main --config=configs/r52_embeddings.py
+  --config.data.data_dir=DIR --config.data.tokenizer=words.json
+  --config.encoder_weights=encoder.safetensors --workdir=runs/r52_embeddings
+Hardware: 2 CPU cores.
+Time: not yet run.
+Result: not yet run.
+
+Words and encoder (all-MiniLM-L6-v2, six layers, the mean over tokens) are made
+as r52.py says. The student begins with random weights. Classes have 2 840 to 1
+training examples, and a TF-IDF row stands beside.
+
+Arguments: `smoke`.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import (
+  config as config_lib,
+  embedding_presets,
+  presets,
+  text_presets,
+)
+
+_LENGTH = 64
+
+
+def get_config(arg=""):
+  """The experiment."""
+  chosen = presets.options(arg, ("smoke",))
+  config = config_lib.default()
+  config.title = "R52 by embeddings"
+  config.seeds = 3
+  config.input_shape = (_LENGTH,)
+  config.embedding_shape = (1, 1, 384)
+  config.num_classes = 52
+  config.buckets = (32, _LENGTH)
+  config.vocabulary.update(
+    vocab_size=15_644, pad_id=0, cls_id=2, sep_id=3, mask_id=4
+  )
+  with config.unlocked():
+    config.data = {
+      "name": "topics",
+      "corpus": "r52",
+      "data_dir": "",
+      "tokenizer": "",
+      "max_length": _LENGTH,
+    }
+    config.encoder = {
+      "name": "minilm_l6",
+      "pooling": "mean",
+      "pooler": "none",
+    }
+    config.student = {"name": "bert_tiny"}
+  embedding_presets.fill(config, width=8 if "smoke" in chosen else 64)
+  config.label_loss.name = "balanced_softmax"
+  config.labeler_training.label_loss.name = "balanced_softmax"
+  with config.unlocked():
+    config.distance.priors = True
+  config.training.update(steps=1000, batch_size=32)
+  config.optimizer.update(
+    learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
+  )
+  config.columns = ("macro_f1", "accuracy", "many", "medium", "few", "dcor")
+  config.bag_of_words = True
+  if "smoke" in chosen:
+    text_presets.smoke(config)
+    config.embedding_shape = (1, 1, config.encoder.width)
+    embedding_presets.smoke(config)
+  return config.lock()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ImageNet embeddings of spectrograms teach instruments to a small CNN.
+
+Command: python launch/soundfont_instruments.py --out=DIR
+  --soundfont=TimGM6mb.sf2 --other=FluidR3Mono_GM.sf3
+  python -m tgt_jax.main --config=configs/soundfont_instruments.py
+  --config.data.data_dir=DIR --config.encoder_weights=lite0.safetensors
+  --workdir=runs/soundfont_instruments
+Hardware: 2 CPU cores.
+Time: not yet run.
+Result: not yet run.
+
+Clips of one to three of twenty instruments, as tags. The test pieces played by
+another soundfont are a further test split. The encoder, EfficientNet-Lite0 as
+cifar10_embeddings.py converts it, sees a log-mel as a grey picture: none of the
+paper's own teachers can be had without a network.
+
+Arguments: `smoke`, which takes other data.
+"""
+
+from __future__ import annotations
+
+from tgt_jax import config as config_lib, embedding_presets, presets
+
+
+def get_config(arg=""):
+  """The experiment."""
+  chosen = presets.options(arg, ("smoke",))
+  config = config_lib.default()
+  config.title = "Instruments of a soundfont, by embeddings"
+  config.seeds = 3
+  config.num_classes = 20
+  config.tags = True
+  config.input_shape = (64, 150, 1)
+  config.embedding_shape = (1, 1, 1280)
+  with config.unlocked():
+    config.data = {"name": "soundfont", "data_dir": ""}
+    # Log-mels are about as wide as what the network makes of pixels.
+    config.encoder = {
+      "name": "efficientnet_lite0",
+      "input_size": 96,
+      "input_channels": 3,
+      "mean": 0.0,
+      "std": 1.0,
+    }
+    config.student = {
+      "name": "cnn",
+      "widths": (16, 32, 64),
+      "spatial": "mean",
+    }
+  embedding_presets.fill(
+    config,
+    width=8 if "smoke" in chosen else 64,
+    logits="bernoulli_kl",
+    labels="binary_cross_entropy",
+  )
+  config.training.update(steps=1500, batch_size=64)
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=50)
+  config.evaluation_batch_size = 100
+  config.columns = (
+    "map",
+    "roc_auc",
+    "macro_f1",
+    "other_soundfont/map",
+    "compressor_map",
+    "dcor",
+  )
+  if "smoke" in chosen:
+    embedding_presets.smoke_tags(config)
+  return config.lock()
