@@ -27,6 +27,7 @@ from tgt_jax.data.tokenizer import (
   load as load_tokenizer,
   translation,
 )
+from tgt_jax.data.views import views
 
 AUGMENTATIONS = {**IMAGE_AUGMENTATIONS, **TEXT_AUGMENTATIONS}
 
@@ -46,6 +47,7 @@ __all__ = [
   "bag_of_words",
   "subset",
   "embedded",
+  "views",
   # Cuts.
   "PROFILES",
   "long_tail",
