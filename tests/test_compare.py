@@ -284,6 +284,31 @@ def test_a_curve_over_sample_sizes(tmp_path: pathlib.Path, capsys):
   np.testing.assert_array_equal(panel["tgt"].steps, [90])
 
 
+def test_a_curve_over_a_number_of_the_config(one: str, tmp_path, capsys):
+  shares = {one: 0.9, _write(tmp_path, "two", results.read_results(one)): 0.5}
+  for folder, share in shares.items():
+    found = {"config": {"data": {"share": share, "name": "nuisance"}}}
+    path = pathlib.Path(folder) / "config.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+  drawn = {}
+
+  def draw(panels, **options):
+    drawn.update(panels, options=options)
+    return b""
+
+  runs = compare.load_runs(list(shares))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pictures, "curves", draw)
+    curves.draw(runs, metrics=["balanced"], over="data.share")
+  options = drawn.pop("options")
+  assert options["over"] == "data.share" and not options["log"]
+  (panel,) = drawn.values()
+  np.testing.assert_array_equal(panel["kd"].steps, [0.5, 0.9])
+  with pytest.raises(SystemExit):
+    compare.main([*shares, "--curve=x.png", "--over=data.name"])
+  assert "is no number there, but 'nuisance'" in capsys.readouterr().err
+
+
 def test_no_curve_without_sizes(one: str, tmp_path: pathlib.Path, capsys):
   other = _write(tmp_path, "other", results.read_results(one))
   with pytest.raises(SystemExit):

@@ -141,6 +141,22 @@ def test_students_are_probed_on_other_data(finished):
     transfer.fitted_inputs(jnp.zeros((1, 4, 4, 3)), (4, 4, 1))
 
 
+def test_transfer_s_command_line(finished, capsys):
+  workdir, _ = finished
+  where = f"--workdir={workdir}"
+  spec = '{"name": "manifold", "train_size": 60, "test_size": 40}'
+  assert transfer.main([where, f"--data={spec}", "--train_size=50"]) == 0
+  assert "encoder" in capsys.readouterr().out
+  for arguments, said in (
+    ([where, "--data={"], "error:"),
+    ([where, '--data={"name": "nothing"}'], "unknown data set"),
+    ([f"--workdir={workdir}/none", f"--data={spec}"], "expected"),
+    ([where, '--data={"name": "sentences"}'], "choose other data"),
+  ):
+    assert transfer.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_principal_components_are_those_of_the_training_data(finished):
   from sklearn.decomposition import PCA
 
