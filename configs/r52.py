@@ -30,20 +30,8 @@ def get_config(arg=""):
   config = config_lib.default()
   config.title = "R52"
   config.seeds = 3
-  config.input_shape = (_LENGTH,)
-  config.num_classes = 52
-  config.buckets = (32, _LENGTH)
-  config.vocabulary.update(
-    vocab_size=15_644, pad_id=0, cls_id=2, sep_id=3, mask_id=4
-  )
+  text_presets.r52(config, length=_LENGTH)
   with config.unlocked():
-    config.data = {
-      "name": "topics",
-      "corpus": "r52",
-      "data_dir": "",
-      "tokenizer": "",
-      "max_length": _LENGTH,
-    }
     config.generator = {
       "name": "bart",
       "num_layers": 2,
@@ -72,7 +60,6 @@ def get_config(arg=""):
     learning_rate=5e-4, schedule="linear", warmup_steps=200, clip_norm=1.0
   )
   config.columns = ("macro_f1", "accuracy", "many", "medium", "few")
-  config.bag_of_words = True
   config.main_arm = "tgt_gradient"
   config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
   if "smoke" in chosen:

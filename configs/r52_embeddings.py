@@ -25,8 +25,6 @@ from tgt_jax import (
   text_presets,
 )
 
-_LENGTH = 64
-
 
 def get_config(arg=""):
   """The experiment."""
@@ -34,21 +32,9 @@ def get_config(arg=""):
   config = config_lib.default()
   config.title = "R52 by embeddings"
   config.seeds = 3
-  config.input_shape = (_LENGTH,)
+  text_presets.r52(config, length=64)
   config.embedding_shape = (1, 1, 384)
-  config.num_classes = 52
-  config.buckets = (32, _LENGTH)
-  config.vocabulary.update(
-    vocab_size=15_644, pad_id=0, cls_id=2, sep_id=3, mask_id=4
-  )
   with config.unlocked():
-    config.data = {
-      "name": "topics",
-      "corpus": "r52",
-      "data_dir": "",
-      "tokenizer": "",
-      "max_length": _LENGTH,
-    }
     config.encoder = {
       "name": "minilm_l6",
       "pooling": "mean",
@@ -65,7 +51,6 @@ def get_config(arg=""):
     learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
   )
   config.columns = ("macro_f1", "accuracy", "many", "medium", "few", "dcor")
-  config.bag_of_words = True
   if "smoke" in chosen:
     text_presets.smoke(config)
     config.embedding_shape = (1, 1, config.encoder.width)

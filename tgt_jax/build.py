@@ -217,9 +217,6 @@ def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:
   }
   if config["tags"]:
     batch["label"] = jnp.zeros((size, config["num_classes"]))
-  starts = dict(batch)
-  if config["starts"]["strong"]:
-    starts["strong"] = batch["input"]
   if config["embedding_shape"]:
     batch["embedding"] = networks.zeros(config, "embedding", size)
   # Nobody can be asked in the step.
@@ -228,6 +225,9 @@ def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:
   )
   if given or config["student_reads"] == "embedding":
     batch["teacher_logits"] = jnp.zeros((size, config["num_classes"]))
+  starts = dict(batch)
+  if config["starts"]["strong"]:
+    starts["strong"] = batch["input"]
   held = {"feedback": batch} if feedback else {}
   if config["starts"]["source"] != "batch":
     return {**batch, "starts": starts, **held}

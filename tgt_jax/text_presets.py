@@ -163,6 +163,30 @@ def paper_text(
   config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
 
 
+def r52(config: Any, *, length: int) -> None:
+  """Reuters' 52 topics, in those of MiniLM's words that they use.
+
+  Args:
+    config: from `config.default()`.
+    length: tokens of a text.
+  """
+  config.input_shape = (length,)
+  config.num_classes = 52
+  config.buckets = (length // 2, length)
+  config.vocabulary.update(
+    vocab_size=15_644, pad_id=0, cls_id=2, sep_id=3, mask_id=4
+  )
+  config.bag_of_words = True
+  with config.unlocked():
+    config.data = {
+      "name": "topics",
+      "corpus": "r52",
+      "data_dir": "",
+      "tokenizer": "",
+      "max_length": length,
+    }
+
+
 def smoke(config: Any) -> None:
   """Shrinks a text experiment to a few real steps on a CPU.
 

@@ -238,6 +238,34 @@ def test_padding_is_left_out():
     )
 
 
+def test_start_points_are_compared_and_the_batch_is_labelled():
+  """Which is what two halves of one batch would say, each of its own."""
+  parts, batch = world()
+  rng = np.random.default_rng(1)
+  others = {
+    name: jnp.asarray(rng.permutation(np.asarray(array)), array.dtype)
+    for name, array in batch.items()
+  }
+  for objective in ("labels", "reconstruction"):
+    recipe = methods.compress(parts, objective=objective)
+    found = evaluate(recipe, parts, {**batch, "starts": others})[0]
+    named = evaluate(recipe, parts, batch)[0]
+    compared = evaluate(recipe, parts, others)[0]
+    assert abs(named["loss/label"] - compared["loss/label"]) > 1e-4
+    for term, one in (
+      ("label", named),
+      ("embedding", compared),
+      ("compressor", named if objective == "labels" else compared),
+    ):
+      np.testing.assert_allclose(
+        found[f"loss/{term}"], one[f"loss/{term}"], rtol=1e-5
+      )
+  twice = {**others, "embedding": 2 * others["embedding"]}
+  recipe = methods.compress(parts, objective="reconstruction")
+  moved = evaluate(recipe, parts, {**batch, "starts": twice})[0]
+  assert moved["loss/compressor"] > 2 * found["loss/compressor"]
+
+
 def test_bad_arguments_are_named():
   parts, _ = world(width=0)
   with pytest.raises(ValueError, match="nothing is compressed"):

@@ -12,6 +12,10 @@ Neither hears of the other's loss, so that one optimiser step serves both, and
 z cannot become small or constant to please D. Without a compressor z = e,
 which is EAsT (arXiv 2306.17424).
 
+D asks for no labels: where a batch has start points of its own
+(`config.starts.source`), D is taken on them, and the labels' losses on the
+batch.
+
 [deviation] Of the compression paper only the outline is known to us (a
 trainable transformation of the teacher's embedding, a loss of its own, a
 distance): widths, weights and layers are a reconstruction. EAsT is known in
@@ -20,7 +24,7 @@ full.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +36,8 @@ from tgt_jax.methods.base import (
   InitFn,
   LossFn,
   Recipe,
+  deinterleave,
+  interleave,
   weighted_mean,
 )
 from tgt_jax.methods.guided import teacher_logits
@@ -133,64 +139,88 @@ def _loss(
 
   def loss(params, model_state, frozen, batch, rng, step):
     del step
-    mask, labels = batch.get("mask"), batch["label"]
+    labels, points = batch["label"], batch.get("starts")
+    pair = lambda pick: (pick(batch), None if points is None else pick(points))
     outputs, state = parts.student.apply(
       params["student"],
       model_state["student"],
-      batch["input"],
+      _joined(*pair(lambda some: some["input"])),
       train=True,
       rng=rng_lib.stream(rng, "dropout"),
     )
-    embedding = _embedding(parts, frozen, batch)
+    embedding = _joined(*pair(lambda some: _embedding(parts, frozen, some)))
     compact = _compact(parts, params, model_state, embedding, rng)
-    target = compact.frames
-    if stop_gradient:
-      target = jax.lax.stop_gradient(target)
-    terms = {
-      "label": (1.0 - weight, parts.label_loss(outputs.logits, labels)),
-      "embedding": (
-        weight * (1.0 - distill),
-        compare(params, outputs, target, mask),
-      ),
-    }
-    if distill:
-      said = teacher_logits(parts, frozen, batch)
-      values = parts.distance(outputs.logits, said)
-      terms["distill"] = (weight * distill, values)
-    learned = _objective(parts, objective, params, compact, embedding, labels)
-    if learned is not None:
-      terms["compressor"] = (1.0, learned)
-    total, metrics = jnp.zeros(()), {}
-    for name, (factor, values) in terms.items():
-      total += factor * weighted_mean(values, mask)
-      metrics[f"loss/{name}"] = metrics_lib.mean(values, mask)
-    metrics["train/accuracy"] = metrics_lib.accuracy(
-      outputs.logits, metrics_lib.nearest(labels), mask=mask
-    )
     changed = {"student": state}
     if parts.compressor is not None:
       changed["compressor"] = compact.state
+    # What has labels, and what is compared: the same without start points.
+    parted = lambda tree: _parted(tree, len(labels), points is not None)
+    (named, outputs), (known, compact) = (
+      parted(outputs),
+      parted(compact._replace(state={})),
+    )
+    compared = batch if points is None else points
+    target = compact.frames
+    if stop_gradient:
+      target = jax.lax.stop_gradient(target)
+    mask, other = batch.get("mask"), compared.get("mask")
+    terms = {
+      "label": (1.0 - weight, parts.label_loss(named.logits, labels), mask),
+      "embedding": (
+        weight * (1.0 - distill),
+        compare(params, outputs, target, other),
+        other,
+      ),
+    }
+    if distill:
+      said = teacher_logits(parts, frozen, compared)
+      values = parts.distance(outputs.logits, said)
+      terms["distill"] = (weight * distill, values, other)
+    if objective == "labels":
+      terms["compressor"] = (1.0, parts.label_loss(known.logits, labels), mask)
+    if objective == "reconstruction":
+      wanted = parted(embedding)[1]
+      values = _reconstruction(params["decoder"], compact.frames, wanted)
+      terms["compressor"] = (1.0, values, other)
+    total, metrics = _summed(terms)
+    metrics["train/accuracy"] = metrics_lib.accuracy(
+      named.logits, metrics_lib.nearest(labels), mask=mask
+    )
     return total, Aux(metrics, {**model_state, **changed})
 
   return loss
 
 
-def _objective(
-  parts: Parts,
-  objective: str,
-  params: Params,
-  compact: _Compact,
-  embedding: Array,
-  labels: Array,
-) -> Array | None:
-  """What the compressor descends, [B]; None: nothing."""
-  if objective == "none":
-    return None
-  if objective == "labels":
-    assert compact.logits is not None
-    return parts.label_loss(compact.logits, labels)
-  made = compact.frames @ params["decoder"]["kernel"]
-  made += jnp.broadcast_to(params["decoder"]["bias"], made.shape)
+def _summed(
+  terms: Mapping[str, tuple[float, Array, Array | None]],
+) -> tuple[Array, dict[str, Any]]:
+  """The loss and its metrics: weights, values [B], and which of them count."""
+  total, metrics = jnp.zeros(()), {}
+  for name, (factor, values, counted) in terms.items():
+    total += factor * weighted_mean(values, counted)
+    metrics[f"loss/{name}"] = metrics_lib.mean(values, counted)
+  return total, metrics
+
+
+def _joined(first: Array, second: Array | None) -> Array:
+  """Two batches as one, or the first alone."""
+  return first if second is None else interleave(first, second)
+
+
+def _parted(tree: Any, size: int, apart: bool) -> tuple[Any, Any]:
+  """What `_joined` put together; twice the same where nothing was."""
+  if not apart:
+    return tree, tree
+  halves = [deinterleave(leaf, size) for leaf in jax.tree.leaves(tree)]
+  shape = jax.tree.structure(tree)
+  first, second = ([half[i] for half in halves] for i in (0, 1))
+  return jax.tree.unflatten(shape, first), jax.tree.unflatten(shape, second)
+
+
+def _reconstruction(decoder: Params, frames: Array, embedding: Array) -> Array:
+  """Mean squared error of a linear decoder, [B]."""
+  made = frames @ decoder["kernel"]
+  made += jnp.broadcast_to(decoder["bias"], made.shape)
   return jnp.mean(jnp.square(made - embedding), axis=(1, 2, 3))
 
 
