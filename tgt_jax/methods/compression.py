@@ -136,6 +136,7 @@ def _loss(
   stop_gradient: bool,
 ) -> LossFn:
   """The loss of the module docstring; see `compress`."""
+  held = jax.lax.stop_gradient if stop_gradient else lambda a: a
 
   def loss(params, model_state, frozen, batch, rng, step):
     del step
@@ -160,9 +161,7 @@ def _loss(
       parted(compact._replace(state={})),
     )
     compared = batch if points is None else points
-    target = compact.frames
-    if stop_gradient:
-      target = jax.lax.stop_gradient(target)
+    target = held(compact.frames)
     mask, other = batch.get("mask"), compared.get("mask")
     terms = {
       "label": (1.0 - weight, parts.label_loss(named.logits, labels), mask),
