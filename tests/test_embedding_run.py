@@ -187,6 +187,11 @@ def test_embeddings_of_augmented_inputs_are_asked_for_in_the_step(tmp_path):
     results = train.run(changed, tmp_path / str(anew))
     found[anew] = results.arms[0].seeds[0].metrics["nll"]
   assert np.isfinite(found[True]) and found[True] != found[False]
+  # Of start points too, which have no labels.
+  arms["compact"] = {**arms["compact"], "starts": {"source": "full"}}
+  changed = config(arms=arms, augment=crop, seeds=1)
+  results = train.run(changed, tmp_path / "starts")
+  assert results.arms[0].seeds[0].metrics["nll"] != found[False]
 
 
 def test_tags_are_scored_as_tags_and_embeddings_come_with_the_data(tmp_path):

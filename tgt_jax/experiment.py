@@ -292,7 +292,8 @@ def _asked_splits(
   used = {
     one["source"]
     for one in starts
-    if one["source"] != "batch" and not (config["augment"] and one["augment"])
+    if one["source"] != "batch"
+    and (kept or not (config["augment"] and one["augment"]))
   }
   # Every process waits for the others at each split.
   return wanted + sorted(used - set(wanted))
