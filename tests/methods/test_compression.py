@@ -63,10 +63,15 @@ def begin(recipe, parts, batch):
   return params, state
 
 
+@functools.cache
+def compiled(loss):
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
 def evaluate(recipe, parts, batch):
   """Terms, gradient, and the first parameters and states."""
   params, state = begin(recipe, parts, batch)
-  (total, aux), grads = jax.jit(jax.value_and_grad(recipe.loss, has_aux=True))(
+  (total, aux), grads = compiled(recipe.loss)(
     params, state, {}, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
   )
   terms = {n: float(m.total / m.count) for n, m in aux.metrics.items()}
@@ -125,13 +130,19 @@ def test_alone_the_distance_collapses_the_compressor_and_labels_do_not():
   def mean_cosine(**options):
     recipe = methods.compress(parts, weight=1.0, **options)
     params, state = begin(recipe, parts, batch)
-    slope = jax.jit(jax.grad(recipe.loss, has_aux=True))
     tx = optax.adam(3e-2)
     opt = tx.init(params)
-    for _ in range(100):
-      grads, _ = slope(params, state, {}, batch, jax.random.key(0), 0)
+
+    @jax.jit
+    def update(params, opt):
+      grads, _ = jax.grad(recipe.loss, has_aux=True)(
+        params, state, {}, batch, jax.random.key(0), 0
+      )
       updates, opt = tx.update(grads, opt)
-      params = optax.apply_updates(params, updates)
+      return optax.apply_updates(params, updates), opt
+
+    for _ in range(100):
+      params, opt = update(params, opt)
     found = np.asarray(compact(parts, params, state, batch).embedding)
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     return np.mean(found @ found.T)
@@ -230,12 +241,9 @@ def test_padding_is_left_out():
   garbage = jax.tree.map(lambda a: jnp.concatenate([a[: B - 2], a[:2]]), batch)
   garbage["mask"] = jnp.arange(B) < B - 2
   garbage["mask"] = garbage["mask"].astype(jnp.float32)
+  found, expected = (evaluate(recipe, parts, b)[0] for b in (garbage, fewer))
   for name in ("loss/embedding", "loss/compressor", "total"):
-    np.testing.assert_allclose(
-      evaluate(recipe, parts, garbage)[0][name],
-      evaluate(recipe, parts, fewer)[0][name],
-      rtol=1e-5,
-    )
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
 
 
 def test_start_points_are_compared_and_the_batch_is_labelled():
@@ -261,7 +269,6 @@ def test_start_points_are_compared_and_the_batch_is_labelled():
         found[f"loss/{term}"], one[f"loss/{term}"], rtol=1e-5
       )
   twice = {**others, "embedding": 2 * others["embedding"]}
-  recipe = methods.compress(parts, objective="reconstruction")
   moved = evaluate(recipe, parts, {**batch, "starts": twice})[0]
   assert moved["loss/compressor"] > 2 * found["loss/compressor"]
 
