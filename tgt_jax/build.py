@@ -127,13 +127,24 @@ def arm(
     METHODS,
     mine["method"],
     family="method",
-    offered={"steps": mine["training"]["steps"], "anchors": mine["anchors"]},
+    offered={
+      "steps": mine["training"]["steps"],
+      "anchors": mine["anchors"],
+      "num_examples": _remembered(mine, counts),
+    },
     parts=parts,
   )
   if not isinstance(made, (Recipe, Course)):
     made = Recipe(made)
   method = learners.method(name, made, student, mine)
   return Arm(name, mine, parts, method, tuple(made.others), made.feedback)
+
+
+def _remembered(config: Config, counts: np.ndarray) -> int:
+  """Examples that a batch's "id" counts; 0 where `counts` do not tell."""
+  if config["tags"] or config["starts"]["source"] != "batch":
+    return 0
+  return int(np.sum(counts)) * max(1, config["views"]["number"])
 
 
 def generator_method(config: Config) -> Method:

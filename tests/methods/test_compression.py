@@ -273,6 +273,47 @@ def test_start_points_are_compared_and_the_batch_is_labelled():
   assert moved["loss/compressor"] > 2 * found["loss/compressor"]
 
 
+def test_a_learned_variance_is_vid():
+  parts, batch = world(width=5)
+  recipe = methods.compress(parts, likeness="variance")
+  terms, grads, params, state = evaluate(recipe, parts, batch)
+  said, _ = parts.student.apply(params["student"], {}, batch["input"])
+  learned = params["projector"]
+  mean = np.asarray(said.embedding) @ np.asarray(learned["kernel"])
+  gap = compact(parts, params, state, batch).embedding - mean
+  expected = np.mean(gap**2 / 5 + np.log(5)) / 2
+  np.testing.assert_allclose(terms["loss/embedding"], expected, rtol=1e-5)
+  assert np.all(grads["projector"]["spread"] != 0)
+
+
+def test_a_memory_keeps_what_it_saw():
+  parts, batch = world(width=5)
+  batch = {**batch, "id": jnp.arange(B) + 3}
+  recipe = methods.compress(
+    parts, likeness="memory", negatives=6, num_examples=20
+  )
+  params, state = begin(recipe, parts, batch)
+  (_, aux), grads = compiled(recipe.loss)(
+    params, state, {}, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
+  )
+  before, after = (s["memory"] for s in (state, aux.model_state))
+  changed = np.any(before["teacher"] != after["teacher"], axis=1)
+  assert np.flatnonzero(changed).tolist() == list(range(3, 3 + B))
+  own, _ = parts.compressor.apply(
+    params["compressor"], state["compressor"], batch["embedding"]
+  )
+  unit = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
+  seen = unit(np.asarray(own.embedding @ params["memory"]["teacher"]))
+  kept = unit(np.asarray(before["teacher"][3 : 3 + B]) / 2 + seen / 2)
+  np.testing.assert_allclose(after["teacher"][3 : 3 + B], kept, atol=1e-5)
+  assert np.all(after["normalisers"] > 0)
+  assert np.any(grads["memory"]["student"]) and np.any(
+    grads["student"]["head"]["kernel"]
+  )
+  with pytest.raises(ValueError, match="remembers every"):
+    methods.compress(parts, likeness="memory")
+
+
 def test_bad_arguments_are_named():
   parts, _ = world(width=0)
   with pytest.raises(ValueError, match="nothing is compressed"):

@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, losses, metrics as metrics_lib, rng as rng_lib
+from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax.methods import likeness as likeness_lib
 from tgt_jax.methods.base import (
   Aux,
   InitFn,
@@ -41,11 +42,14 @@ from tgt_jax.methods.base import (
   weighted_mean,
 )
 from tgt_jax.methods.guided import teacher_logits
+from tgt_jax.methods.likeness import Likeness
 from tgt_jax.methods.parts import Parts
 from tgt_jax.types import Array, Batch, ModelState, Network, Outputs, Params
 
-# Parameters, what the student says, the other side, which examples count.
-_Compare = Callable[[Params, Outputs, Array, Array | None], Array]
+# Parameters, model states, what the student says, the other side, the batch
+# and a key; to values and the model states that changed.
+_Compare = Callable[..., tuple[Array, Mapping[str, ModelState]]]
+_LIKENESSES = ("distance", "variance", "memory")
 
 _OBJECTIVES = ("labels", "reconstruction", "none")
 
@@ -75,6 +79,9 @@ def compress(
   student_repeat: int = 1,
   teacher_repeat: int = 1,
   projector: bool = False,
+  likeness: str = "distance",
+  negatives: int = 1024,
+  num_examples: int = 0,
 ) -> Recipe:
   """Labels, and likeness to the teacher's (compact) embedding.
 
@@ -98,6 +105,9 @@ def compress(
     teacher_repeat: the same of the teacher's side.
     projector: a linear map of the student's side to the width of the other,
       learned with it; distances that do not compare coordinates do without.
+    likeness: "distance"; "variance", VID, or "memory", CRD, in its place.
+    negatives: of CRD, per example.
+    num_examples: training examples, which CRD remembers.
 
   Raises:
     ValueError: an argument out of its range, or a compressor and an objective
@@ -107,9 +117,10 @@ def compress(
   checks.positive(student_repeat=student_repeat, teacher_repeat=teacher_repeat)
   _check(parts, objective, stop_gradient)
   repeat = student_repeat, teacher_repeat
-  compare = _comparison(parts, feature, projector, repeat)
+  like = _likeness(parts, likeness, projector, repeat, negatives, num_examples)
+  compare = _comparison(like, feature)
   recipe_loss = _loss(parts, compare, weight, distill, objective, stop_gradient)
-  return Recipe(recipe_loss, _others(parts, objective, feature, projector))
+  return Recipe(recipe_loss, _others(parts, objective, feature, like))
 
 
 def _check(parts: Parts, objective: str, stop_gradient: bool) -> None:
@@ -163,13 +174,10 @@ def _loss(
     compared = batch if points is None else points
     target = held(compact.frames)
     mask, other = batch.get("mask"), compared.get("mask")
+    alike, moved = compare(params, model_state, outputs, target, compared, rng)
     terms = {
       "label": (1.0 - weight, parts.label_loss(named.logits, labels), mask),
-      "embedding": (
-        weight * (1.0 - distill),
-        compare(params, outputs, target, other),
-        other,
-      ),
+      "embedding": (weight * (1.0 - distill), alike, other),
     }
     if distill:
       said = teacher_logits(parts, frozen, compared)
@@ -185,7 +193,7 @@ def _loss(
     metrics["train/accuracy"] = metrics_lib.accuracy(
       named.logits, metrics_lib.nearest(labels), mask=mask
     )
-    return total, Aux(metrics, {**model_state, **changed})
+    return total, Aux(metrics, {**model_state, **changed, **moved})
 
   return loss
 
@@ -269,39 +277,44 @@ def _own(outputs: Outputs, feature: int | None) -> Array:
   return found if found.ndim == 3 else found[:, None]
 
 
-def _comparison(
-  parts: Parts, feature: int | None, projector: bool, repeat: tuple[int, int]
-) -> _Compare:
-  """The distance between both sides, one value per example.
+def _comparison(likeness: Likeness, feature: int | None) -> _Compare:
+  """The likeness of a student's feature and the other side."""
 
-  Raises:
-    ValueError: there is no distance.
-  """
-  distance = parts.embedding_distance
-  if distance is None:
-    raise ValueError("compress: name a distance in config.embedding_distance")
-
-  def compare(params, outputs, target, mask):
+  def compare(params, model_state, outputs, target, batch, rng):
     own = _own(outputs, feature).astype(jnp.float32)
-    if projector:
-      own = own @ params["projector"]["kernel"]
     other = jnp.mean(target, axis=2)
-    # Frame by frame only where both have frames.
-    alone = 1 in (own.shape[1], other.shape[1])
-    own, other = losses.align(
-      own,
-      other,
-      student_repeat=-1 if alone else repeat[0],
-      teacher_repeat=-1 if alone else repeat[1],
-    )
-    where = None if mask is None else mask > 0
-    return losses.over_frames(distance)(own, other, where=where)
+    return likeness.compare(params, model_state, own, other, batch, rng)
 
   return compare
 
 
+def _likeness(
+  parts: Parts,
+  by: str,
+  projector: bool,
+  repeat: tuple[int, int],
+  negatives: int,
+  num_examples: int,
+) -> Likeness:
+  """How both sides are compared.
+
+  Raises:
+    ValueError: another name, or there is no distance.
+  """
+  checks.one_of(_LIKENESSES, likeness=by)
+  if by == "memory":
+    return likeness_lib.by_memory(num_examples, negatives=negatives)
+  if by == "variance":
+    return likeness_lib.by_variance(repeat=repeat)
+  if parts.embedding_distance is None:
+    raise ValueError("compress: name a distance in config.embedding_distance")
+  return likeness_lib.by_distance(
+    parts.embedding_distance, projector=projector, repeat=repeat
+  )
+
+
 def _others(
-  parts: Parts, objective: str, feature: int | None, projector: bool
+  parts: Parts, objective: str, feature: int | None, likeness: Likeness
 ) -> dict[str, InitFn]:
   """Who learns beside the student."""
   zeros = jnp.zeros((1, *parts.embedding_shape))
@@ -313,32 +326,28 @@ def _others(
   def width() -> int:
     if compressor is None:
       return parts.embedding_shape[-1]
-    shape = _shape(compressor, zeros, _frames_of)
-    return shape[-1]
+    return _shape(compressor, zeros, _frames_of)[-1]
 
   if objective == "reconstruction":
 
     def decoder(rng: Array, batch: Batch) -> tuple[Params, Any]:
       del batch
       shape = width(), parts.embedding_shape[-1]
-      return {
-        "kernel": _kernel(rng, shape),
-        "bias": jnp.zeros(shape[1:]),
-      }, {}
+      bias = jnp.zeros(shape[1:])
+      return {"kernel": likeness_lib.kernel(rng, shape), "bias": bias}, {}
 
     found["decoder"] = decoder
-  if projector:
 
-    def linear(rng: Array, batch: Batch) -> tuple[Params, Any]:
+  def adapted(init: likeness_lib.Init) -> InitFn:
+    def begin(rng: Array, batch: Batch) -> tuple[Params, Any]:
       own = _shape(parts.student, batch["input"], lambda o: _own(o, feature))
-      return {"kernel": _kernel(rng, (own[-1], width()))}, {}
+      return init(rng, (own[-1], width()))
 
-    found["projector"] = linear
+    return begin
+
+  for name, init in likeness.others.items():
+    found[name] = adapted(init)
   return found
-
-
-def _kernel(rng: Array, shape: tuple[int, int]) -> Array:
-  return shape[0] ** -0.5 * jax.random.normal(rng, shape)
 
 
 def _shape(
