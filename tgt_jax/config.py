@@ -114,8 +114,8 @@ def default() -> ml_collections.ConfigDict:
   config.encoder = {"name": ""}
   config.encoder_weights = ""  # "": random.
   config.embedding_shape = ()  # (frames, 1, numbers); (): none. Checked.
-  # Of an augmented image: the encoder's anew, or (cached) the image's own.
-  config.embed_augmented = False
+  # Else an augmented image teaches by the (cached) embedding of the image.
+  config.embed_augmented = False  # Embed it anew, in the step.
   config.pixel_space = False  # Ablation: explore pixels, without a generator.
 
   # Student ------------------------------------------------------------------
