@@ -5,7 +5,8 @@ Command: launch/glue_study.sh --workdir=runs/glue --data_dir=DIR
   --teacher=BERT_TINY --tokenizer=tokenizer.json, which makes words and weights
   and runs python -m tgt_jax.main --config=configs/glue_small.py:TASK
 Hardware: 2 CPU cores.
-Time: sst2 about 40 minutes; mrpc, rte, stsb and minilm not yet run.
+Time: sst2 2.7 hours beside other work, quiet cores not measured; the others
+  not yet run.
 Result: sst2 (docs/lgtm.md): undistilled 78.2 ± 0.9, kd 79.3 ± 0.4, rco
   79.7 ± 0.6, prokt 78.0 ± 0.6, lgtm 77.8 ± 0.7; the others not yet run.
 

@@ -12,7 +12,7 @@ EAsT's student and data (arXiv 2306.17424): CP-ResNet at rho 7, twenty tags of
 which two are known per clip. Embeddings are the VGGish ones that come with the
 data, unless data.embedding names others (docs/embedding_data.md). EAsT compares
 frames: ten of the teacher, repeated six times, with the student's 62. Rates and
-batches are EAsT's, steps ours; it stops early by a validation split.
+batches are EAsT's; it stops early by a validation split, we do not.
 
 Arguments: `smoke`, which takes other data and a small network.
 """

@@ -144,7 +144,7 @@ def _remembered(config: Config, counts: np.ndarray) -> int:
   """Examples that a batch's "id" counts; 0 where `counts` do not tell."""
   if config["tags"] or config["starts"]["source"] != "batch":
     return 0
-  return int(np.sum(counts)) * max(1, config["views"]["number"])
+  return int(np.sum(counts))
 
 
 def generator_method(config: Config) -> Method:

@@ -76,10 +76,6 @@ def default() -> ml_collections.ConfigDict:
   }
   config.validation_per_class = 0  # Held out from what the tail left over.
   config.augment = ()  # Specs (AUGMENTATIONS) on training images, on the host.
-  config.views = {
-    "number": 0,  # Fixed augmented forms of each training image, which replace
-    "augment": (),  # it, by these specs; what the teacher says of them is kept.
-  }
 
   # Teacher ------------------------------------------------------------------
   config.teacher_dir = ""  # Re-use this folder; "": workdir/teacher.

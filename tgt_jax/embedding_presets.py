@@ -25,7 +25,7 @@ def arms(width: int, **common: Any) -> dict[str, Any]:
 
   probe = {"student_reads": "embedding", "method": {"name": "supervised"}}
   compact = {"name": "bottleneck", "width": width}
-  fixed = {**compact, "fixed": True}
+  fixed = {**compact, "fixed": True}  # Its classifier alone learns.
   raw: dict[str, Any] = {"objective": "none"}
   dcor = "distance_correlation"
   return {
@@ -44,11 +44,11 @@ def arms(width: int, **common: Any) -> dict[str, Any]:
       "compressor": compact,
     },
     "pca": {
-      **compress(dcor, **raw),
+      **compress(dcor),
       "compressor": fixed,
       "compressor_start": "pca",
     },
-    "random": {**compress(dcor, **raw), "compressor": fixed},
+    "random": {**compress(dcor), "compressor": fixed},
     "autoencoder": {
       **compress(dcor, objective="reconstruction"),
       "compressor": compact,

@@ -8,6 +8,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -211,13 +212,11 @@ class Experiment(NamedTuple):
   prepared: teach.Prepared
   columns: dict[str, dict[str, np.ndarray]]
   runtime: fit.Runtime
+  embedded: Mapping[str, data.Source] = types.MappingProxyType({})
 
   def source(self, split: str, reads: str = "input") -> data.Source:
     """A split as those see it who read inputs, or embeddings."""
-    source = self.sets.named(split)
-    if reads == "input":
-      return source
-    return data.embedded(source, self.columns[split]["embedding"])
+    return self.sets.named(split) if reads == "input" else self.embedded[split]
 
   def embeddings(self, split: str) -> np.ndarray | None:
     """Embeddings of a split, [N, T, 1, D], where they were asked for."""
@@ -318,14 +317,16 @@ def ask_teacher(
     or arm["method"]["name"] not in METHODS
   }
   columns: dict[str, answers.Columns] = {}
+  embedded: dict[str, data.Source] = {}
   for split in _asked_splits(config, sets, arms):
     source, one, found = sets.named(split), teacher, {}
     if config["embedding_shape"]:
       found["embedding"] = teach.embeddings(
         config, source, prepared.frozen, workdir, runtime
       )
+      embedded[split] = data.embedded(source, found["embedding"])
       if config["labeler_reads"] == "embedding" and split not in explored:
-        source, one = data.embedded(source, found["embedding"]), prober
+        source, one = embedded[split], prober
     columns[split] = found | answers.columns(
       one,
       prepared,
@@ -335,4 +336,4 @@ def ask_teacher(
       batch_size=config["evaluation_batch_size"],
       latents=split in explored,
     )
-  return Experiment(config, workdir, sets, prepared, columns, runtime)
+  return Experiment(config, workdir, sets, prepared, columns, runtime, embedded)

@@ -117,7 +117,7 @@ def teacher(config: Config) -> teachers.Teacher:
     made = teachers.triple(generator(config), label)
   probes = config["labeler_reads"] == "embedding"
   if not has_encoder(config):
-    return made._replace(label=teachers.unheard) if probes else made
+    return made._replace(label=teachers.no_embedding) if probes else made
   encoder = network(config, config["encoder"])
   return teachers.with_encoder(made, encoder, label if probes else None)
 

@@ -201,8 +201,6 @@ def checked(config: Any) -> Config:
     **{"long_tail.imbalance_ratio": config["long_tail"]["imbalance_ratio"]}
   )
   _augmentations(config, config["augment"], "augment")
-  _augmentations(config, config["views"]["augment"], "views.augment")
-  _at_least(0, config, "views", "number")
   feedback = config["feedback"]
   checks.one_of(("train", "test"), **{"feedback.source": feedback["source"]})
   checks.in_range(0.0, 0.5, **{"feedback.share": feedback["share"]})

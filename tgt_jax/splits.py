@@ -117,8 +117,6 @@ def load_sets(config: settings.Config) -> Sets:
   if ids_hash:
     ids_hash = longtail.ids_hash(train.ids)
   counts = train.class_counts()
-  if config["views"]["number"]:
-    train = _views(config, train)
   return Sets(
     train=train,
     full=full,
@@ -128,24 +126,6 @@ def load_sets(config: settings.Config) -> Sets:
     ids_hash=ids_hash,
     others=dataset.others,
     feedback=feedback,
-  )
-
-
-def _views(config: settings.Config, train: data.Source) -> data.Source:
-  """Augmented forms in the place of training examples."""
-  specs = config["views"]["augment"]
-  chain = [
-    registry.build(
-      data.AUGMENTATIONS,
-      spec,
-      family="augmentation",
-      offered={"source": train},
-    )
-    for spec in specs
-  ]
-  number = config["views"]["number"]
-  return data.views(
-    train, chain, number=number, seed=config["seed"], options=list(specs)
   )
 
 

@@ -12,7 +12,7 @@ Functions take batches, [B, ...] in and out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +32,14 @@ def _everywhere(x: Array) -> Array | None:
   return None
 
 
-def _no_embedding(frozen: Params, x: Array) -> Array:
+def no_embedding(frozen: Params, x: Array) -> Any:
+  """In the place of what an input without an embedding cannot be asked."""
   del frozen, x
   raise ValueError(
     "the teacher has no encoder, so that nothing embeds an input that comes"
     " without an embedding: name one in config.encoder, or use data that bring"
     " embeddings along"
   )
-
-
-def unheard(frozen: Params, x: Array) -> Outputs:
-  """In the place of `label` where a labeler reads embeddings that x lacks."""
-  _no_embedding(frozen, x)
-  raise AssertionError
 
 
 class Teacher(NamedTuple):
@@ -67,7 +62,7 @@ class Teacher(NamedTuple):
   label: Callable[[Params, Array], Outputs]
   render: Callable[[Params, Array, Array, Array], Array]
   where: Callable[[Array], Array | None] = _everywhere
-  embed: Callable[[Params, Array], Array] = _no_embedding
+  embed: Callable[[Params, Array], Array] = no_embedding
 
 
 class Frozen(NamedTuple):

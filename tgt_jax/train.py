@@ -235,6 +235,8 @@ def _of_others(
   ):
     if name not in arm.others or one is None:
       continue
+    if config["method"].get("objective", "labels") != "labels":
+      continue  # Its classifier never learned.
     variables = state.params[name], state.model_state[name]
     found = experiment.test(variables, scoring.network_logits(one), reads)
     for split in ("", *(f"{s}/" for s in experiment.sets.others)):

@@ -39,6 +39,7 @@ from tgt_jax import (
   writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
+from tgt_jax.data import draws
 from tgt_jax.types import Network
 
 _BATCH = 256
@@ -69,12 +70,13 @@ def probe(
     train: embeddings [N, D] and labels [N].
     test: the same of what is scored.
   """
-  from sklearn.linear_model import LogisticRegression
+  from sklearn import linear_model, pipeline, preprocessing
 
-  mean, spread = train[0].mean(0), train[0].std(0)
-  scaled = lambda e: (e - mean) / np.maximum(spread, 1e-6)
-  found = LogisticRegression(max_iter=1000).fit(scaled(train[0]), train[1])
-  return float(found.score(scaled(test[0]), test[1]))
+  found = pipeline.make_pipeline(
+    preprocessing.StandardScaler(),
+    linear_model.LogisticRegression(max_iter=1000),
+  )
+  return float(found.fit(*train).score(*test))
 
 
 def fitted_inputs(images: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -135,7 +137,7 @@ def transfer(
   runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
   train = dataset.train
   if train_size:
-    drawn = np.random.default_rng(0).permutation(len(train))[:train_size]
+    drawn = draws.permutation(0, "transfer", 0, len(train))[:train_size]
     train = data.subset(train, np.sort(drawn))
   shape = tuple(config["input_shape"])
   if len(shape) != len(train.input_shape):

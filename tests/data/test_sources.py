@@ -340,27 +340,3 @@ def test_tags_and_embeddings_follow_a_view():
   assert view.grades is None and len(view.tags) == 2
   with pytest.raises(ValueError, match=r"example 0, tag 1"):
     sources.from_arrays(np.ones((1, 2, 2)), [[0.0, 2.0]], name="bad")
-
-
-def test_views_are_augmented_once_and_for_all():
-  whole = sources.from_arrays(
-    _pixels(6), np.arange(6) % 3, name="whole", num_classes=3
-  )
-  flip = data.IMAGE_AUGMENTATIONS["horizontal_flip"]()
-  view = data.views(sources.subset(whole, [4, 1]), [flip], number=8, seed=0)
-  assert len(view) == 16 and view.ids.tolist() == [4] * 8 + [1] * 8
-  assert view.labels.tolist() == [1] * 16
-  images = view.read(np.arange(16))
-  np.testing.assert_array_equal(view.read(np.array([9, 2])), images[[9, 2]])
-  for row, image in zip(view.ids, images, strict=True):
-    original = whole.read(np.array([row]))[0]
-    flipped = original[:, ::-1]
-    assert np.array_equal(image, original) or np.array_equal(image, flipped)
-  # Of eight forms some are flipped and some are not.
-  assert 2 <= len(np.unique(images.reshape(16, -1), axis=0)) <= 4
-  again = data.views(whole, [flip], number=8, seed=1)
-  assert (
-    again.fingerprint != data.views(whole, [flip], number=8, seed=0).fingerprint
-  )
-  with pytest.raises(ValueError, match="without augmentations"):
-    data.views(whole, [], number=2, seed=0)

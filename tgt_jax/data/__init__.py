@@ -27,7 +27,6 @@ from tgt_jax.data.tokenizer import (
   load as load_tokenizer,
   translation,
 )
-from tgt_jax.data.views import views
 
 AUGMENTATIONS = {**IMAGE_AUGMENTATIONS, **TEXT_AUGMENTATIONS}
 
@@ -47,7 +46,6 @@ __all__ = [
   "bag_of_words",
   "subset",
   "embedded",
-  "views",
   # Cuts.
   "PROFILES",
   "long_tail",

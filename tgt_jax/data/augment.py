@@ -19,13 +19,12 @@ trains), OpenCV (the operations would have to be written by hand).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import threads
 
 
 class Augmentation(NamedTuple):
@@ -40,35 +39,6 @@ class Augmentation(NamedTuple):
 
   draws: int
   apply: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def draws_of(chain: Sequence[Augmentation]) -> int:
-  """Uniform numbers that a chain needs per example."""
-  return sum(augmentation.draws for augmentation in chain)
-
-
-def apply_chain(
-  inputs: np.ndarray, chain: Sequence[Augmentation], uniforms: np.ndarray
-) -> np.ndarray:
-  """Applies augmentations in turn.
-
-  Args:
-    inputs: see `Augmentation.apply`.
-    chain: the augmentations.
-    uniforms: in [0, 1), float64 [B, `draws_of(chain)`].
-  """
-  ends = np.cumsum([augmentation.draws for augmentation in chain])
-  columns = np.split(uniforms, ends[:-1], axis=1)
-  out = np.empty_like(inputs)
-
-  def apply(piece: slice) -> None:
-    some = inputs[piece]
-    for augmentation, numbers in zip(chain, columns, strict=True):
-      some = augmentation.apply(some, numbers[piece])
-    out[piece] = some
-
-  threads.for_rows(apply, len(inputs), pixels=math.prod(inputs.shape[1:3]))
-  return out
 
 
 def crop(*, padding: int = 4, mode: str = "constant") -> Augmentation:

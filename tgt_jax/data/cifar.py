@@ -12,13 +12,12 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-import pickle
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import sources, tfds_source
+from tgt_jax.data import pickles, sources, tfds_source
 
 _PIXELS = 3 * 32 * 32
 _HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -95,29 +94,9 @@ def _layouts100(labels: str) -> tuple[_Layout, _Layout]:
   return binary, python
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-  """Rebuilds numpy arrays and plain values; every other name is refused."""
-
-  _ALLOWED = frozenset(
-    {
-      ("_codecs", "encode"),
-      ("numpy", "dtype"),
-      ("numpy", "ndarray"),
-      ("numpy.core.multiarray", "_reconstruct"),
-      ("numpy._core.multiarray", "_reconstruct"),
-    }
-  )
-
-  def find_class(self, module: str, name: str) -> Any:
-    """Returns an allowed global; `numpy.core` has moved to `numpy._core`."""
-    if (module, name) not in self._ALLOWED:
-      raise pickle.UnpicklingError(f"refused to load {module}.{name}")
-    return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
 def _unpickle(path: pathlib.Path) -> dict[str, Any]:
   try:
-    content = _ArrayUnpickler(
+    content = pickles.Unpickler(
       io.BytesIO(path.read_bytes()), encoding="bytes"
     ).load()
     items = dict(content).items()

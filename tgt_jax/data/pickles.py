@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays of Python objects out of .npz files, without trusting the files.
+"""Arrays out of pickles and .npz files, without trusting the files.
 
 A pickle may call anything. This one may rebuild arrays and plain values, and
 is refused where it asks for more.
@@ -25,7 +25,7 @@ _ALLOWED = frozenset(
 )
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
   """Rebuilds arrays and plain values; every other name is refused."""
 
   def find_class(self, module: str, name: str) -> Any:
@@ -54,7 +54,7 @@ def read_strings(path: pathlib.Path, name: str) -> list[str]:
         header = np.lib.format.read_array_header_2_0(file)
       if header[2] == np.dtype(object):
         # The strings of Python 2 are bytes there.
-        values = _Unpickler(file, encoding="latin1").load()
+        values = Unpickler(file, encoding="latin1").load()
       else:
         with np.load(path) as content:
           values = content[name]

@@ -16,14 +16,15 @@ processes there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import draws, lengths
-from tgt_jax.data.augment import Augmentation, apply_chain, draws_of
+from tgt_jax.data import draws, lengths, threads
+from tgt_jax.data.augment import Augmentation
 from tgt_jax.data.orders import SAMPLERS, similar_lengths
 from tgt_jax.data.sources import Source
 
@@ -75,9 +76,20 @@ def _augment(
   batch_size: int,
 ) -> np.ndarray:
   """Applies augmentations; draws for the global batch and uses own rows."""
-  shape = batch_size, draws_of(augment)
-  uniforms = draws.uniforms(seed, stream, step, shape)[rows]
-  return apply_chain(images, augment, uniforms)
+  total = sum(augmentation.draws for augmentation in augment)
+  uniforms = draws.uniforms(seed, stream, step, (batch_size, total))[rows]
+  ends = np.cumsum([augmentation.draws for augmentation in augment])
+  columns = np.split(uniforms, ends[:-1], axis=1)
+  out = np.empty_like(images)
+
+  def apply(piece: slice) -> None:
+    some = images[piece]
+    for augmentation, numbers in zip(augment, columns, strict=True):
+      some = augmentation.apply(some, numbers[piece])
+    out[piece] = some
+
+  threads.for_rows(apply, len(images), pixels=math.prod(images.shape[1:3]))
+  return out
 
 
 def _fetch(

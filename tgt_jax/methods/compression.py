@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax import checks, metrics as metrics_lib, models, rng as rng_lib
 from tgt_jax.methods import likeness as likeness_lib
 from tgt_jax.methods.base import (
   Aux,
@@ -273,7 +273,7 @@ def _own(outputs: Outputs, feature: int | None) -> Array:
   checks.in_range(-count, count - 1, feature=feature)
   found = outputs.features[feature]
   if found.ndim == 4:
-    return jnp.mean(found, axis=1)
+    return models.frames(found)
   return found if found.ndim == 3 else found[:, None]
 
 
