@@ -11,8 +11,9 @@ Result: not yet run.
 EAsT's student and data (arXiv 2306.17424): CP-ResNet at rho 7, twenty tags of
 which two are known per clip. Embeddings are the VGGish ones that come with the
 data, unless data.embedding names others (docs/embedding_data.md). EAsT compares
-frames: ten of the teacher, repeated six times, with the student's 62. Rates and
-batches are EAsT's; it stops early by a validation split, we do not.
+frames: ten of the teacher, repeated six times, with the student's 62. Rates, batches and masks are EAsT's;
+its mixup and its jitter of the mel bands are left out, and it stops early by a
+validation split, we do not.
 
 Arguments: `smoke`, which takes other data and a small network.
 """
@@ -43,6 +44,7 @@ def get_config(arg=""):
     labels="binary_cross_entropy",
     frames={"feature": -1, "teacher_repeat": 3 if smoke else 6},
   )
+  config.augment = ({"name": "spec_augment"},)
   config.training.update(steps=40_000, batch_size=16)
   config.optimizer.update(
     learning_rate=1e-4, weight_decay=1e-4, clip_norm=1.0, warmup_steps=500

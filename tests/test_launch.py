@@ -197,3 +197,32 @@ def test_glue_study_says_what_is_wrong(tmp_path):
   done, lines = _launch("glue_study.sh", tmp_path, *flags, SIZE="large")
   assert done.returncode == 2 and "got large" in done.stderr
   assert not lines
+
+
+def test_nuisance_gives_every_share_and_ends_in_a_curve(tmp_path):
+  runs = tmp_path / "runs"
+  flags = (f"--workdir={runs}", "--config.seeds=2")
+  environment = {"SHARES": "0 90", "OPTIONS": ",smoke"}
+  done, lines = _launch("nuisance.sh", tmp_path, *flags, **environment)
+  assert done.returncode == 0, done.stderr
+  assert lines == [
+    *(
+      f"-m tgt_jax.main --config=configs/nuisance.py:{share},smoke"
+      f" --config.seeds=2 --workdir={runs}/{share}"
+      for share in (0, 90)
+    ),
+    (
+      f"-m tgt_jax.compare {runs}/0 {runs}/90 --metric=accuracy"
+      f" --over=data.share --curve={runs}/curve.png"
+    ),
+  ]
+
+
+def test_nuisance_stops_where_a_run_was_stopped(tmp_path):
+  flag = f"--workdir={tmp_path / 'runs'}"
+  done, lines = _launch("nuisance.sh", tmp_path, flag, STOPPED="50")
+  assert done.returncode == 0
+  shares = [line.split()[2].partition(":")[2] for line in lines]
+  assert shares == ["0", "50"]
+  done, _ = _launch("nuisance.sh", tmp_path)
+  assert done.returncode == 2 and "usage:" in done.stderr

@@ -211,47 +211,6 @@ def test_gradient(window: str) -> None:
     check_grads(loudness, (jnp.asarray(noise(60)),), order=1, rtol=1e-5)
 
 
-MASKS = [(spectrograms.frequency_mask, 1), (spectrograms.time_mask, 2)]
-
-
-@pytest.mark.parametrize("mask, axis", MASKS)
-def test_masks_hide_one_span_and_nothing_else(mask, axis: int) -> None:
-  spec = jnp.asarray(noise(300, 6, 7) + 5.0, jnp.float32)
-  rng = jax.random.split(jax.random.key(0), 300)
-  size = spec.shape[axis]
-  got = np.asarray(jax.jit(functools.partial(mask, width=4))(spec, rng))
-
-  hidden = (got == 0.0).all(axis=3 - axis)
-  kept = ~np.expand_dims(hidden, 3 - axis)
-  np.testing.assert_array_equal(got, np.where(kept, spec, 0.0))
-  lengths = hidden.sum(axis=1)
-  assert set(lengths) == {0, 1, 2, 3, 4}
-  # Uniform: 60 of each are expected, with a deviation of 7.
-  assert np.bincount(lengths).min() > 35
-  for row, length in zip(hidden, lengths, strict=True):
-    if length:
-      first = row.argmax()
-      assert row[first : first + length].all()
-  # Every place is hidden at times, both ends too.
-  assert hidden.any(axis=0).sum() == size
-
-
-@pytest.mark.parametrize("mask, axis", MASKS)
-def test_a_mask_is_a_function_of_its_own_key(mask, axis: int) -> None:
-  mask = jax.jit(mask, static_argnames="width")
-  spec = jnp.asarray(noise(3, 2, 9, 9), jnp.float32)
-  rng = jax.random.split(jax.random.key(axis), (3, 2))
-  got = mask(spec, rng, width=7)
-  np.testing.assert_array_equal(mask(spec, rng, width=7), got)
-  assert not np.array_equal(mask(spec, rng[::-1], width=7), got)
-  one = mask(spec[2, 1], rng[2, 1], width=7)
-  np.testing.assert_array_equal(one, got[2, 1])
-  np.testing.assert_array_equal(mask(spec, rng, width=0), spec)
-  lossy = spec.astype(jnp.bfloat16)
-  half = jax.eval_shape(lambda x: mask(x, rng, width=3), lossy)
-  assert half.dtype == jnp.bfloat16
-
-
 @pytest.mark.parametrize(
   "change, message",
   [
@@ -307,13 +266,3 @@ def test_bad_sounds(shape: tuple, options: dict, message: str) -> None:
 def test_whole_numbers_are_refused() -> None:
   with pytest.raises(TypeError, match="waveform: expected floating point, got"):
     spectrograms.log_mel(jnp.zeros(2000, jnp.int16), **MAGNA)
-
-
-def test_bad_masks() -> None:
-  spec, rng = jnp.zeros((2, 6, 7)), jax.random.split(jax.random.key(0), 2)
-  with pytest.raises(ValueError, match=r"in \[0, 6\], the bands of .* got 7"):
-    spectrograms.frequency_mask(spec, rng, width=7)
-  with pytest.raises(ValueError, match=r"in \[0, 7\], the frames of .* got -1"):
-    spectrograms.time_mask(spec, rng, width=-1)
-  with pytest.raises(ValueError, match=r"rng \(2,\); got .* and rng \(\)"):
-    spectrograms.time_mask(spec, rng[0], width=2)

@@ -180,7 +180,7 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 
 def _classes(results: Results) -> str:
-  """Returns the sections on classes: their counts and their accuracy."""
+  """Returns the sections on classes, or tags: their counts and accuracy."""
   counts = np.array(results.class_counts)
   names, groups = results.class_names, results.groups
   accuracy = {
@@ -188,12 +188,15 @@ def _classes(results: Results) -> str:
     for arm in results.arms
     if arm.seeds and all(len(s.per_class) == len(counts) for s in arm.seeds)
   }
+  tags = any("map" in s.metrics for arm in results.arms for s in arm.seeds)
+  value = "average precision" if tags else "accuracy"
+  title = f"{value} per class".capitalize()
   parts = []
   if accuracy and len(counts):
     parts.append(
       _figure(
-        pictures.per_class(counts, accuracy, names),
-        "Accuracy per class",
+        pictures.per_class(counts, accuracy, names, value=value),
+        title,
         "Classes in order of their training examples, most frequent left;"
         " means over seeds ± one standard deviation.",
         dpi=pictures.DPI,
@@ -209,9 +212,7 @@ def _classes(results: Results) -> str:
       f" frequent has {ratio:.3g} times as many as the rarest.",
       dpi=pictures.DPI,
     )
-  return _section("Accuracy per class", *parts) + _section(
-    "The long tail", histogram
-  )
+  return _section(title, *parts) + _section("The long tail", histogram)
 
 
 def _images(gallery: pictures.Gallery) -> str:

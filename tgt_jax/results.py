@@ -73,7 +73,7 @@ class SeedResult:
   Attributes:
     seed: the seed.
     metrics: name to value; see the module's docstring for units.
-    per_class: accuracy per class, or empty.
+    per_class: accuracy per class, average precision per tag, or empty.
   """
 
   seed: int

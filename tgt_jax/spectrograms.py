@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From sound to what a network of spectrograms reads, and masks on it.
+"""From sound to what a network of spectrograms reads.
 
 `mel_filters` is numpy on the host, in float64; the rest is JAX: it may be
 compiled and differentiated, and computes in float32, or in the input's dtype
 where that is wider. Sounds are [..., L] and spectrograms
-[..., frequency, time], with any leading axes; the masks take a key for each
-example, of the shape of the leading axes.
+[..., frequency, time], with any leading axes.
 """
 
 from __future__ import annotations
@@ -300,75 +299,3 @@ def log_mel(
   exact = jax.lax.Precision.HIGHEST
   mel = jnp.einsum("mf,...ft->...mt", weights, power, precision=exact)
   return (jnp.log(mel + offset) + shift) / scale
-
-
-def _masked(spec: Array, rng: Array, width: int, axis: int, name: str) -> Array:
-  """Zeros `spec` over a random span of one axis, one span per key."""
-  checks.floating(spec=spec)
-  if spec.ndim < 2 or rng.shape != spec.shape[:-2]:
-    raise ValueError(
-      "expected spec [..., frequency, time] and one key per example, rng"
-      f" {spec.shape[:-2]}; got spec {spec.shape} and rng {rng.shape}: split"
-      " the key, see `rng.split_examples`"
-    )
-  size = spec.shape[axis]
-  if not 0 <= width <= size:
-    raise ValueError(
-      f"width must be in [0, {size}], the {name} of spec {spec.shape}, got"
-      f" {width}"
-    )
-
-  def mask(spec: Array, rng: Array) -> Array:
-    length_rng, start_rng = jax.random.split(rng)
-    length = jax.random.randint(length_rng, (), 0, width + 1)
-    start = jax.random.randint(start_rng, (), 0, size - length + 1)
-    place = jax.lax.broadcasted_iota(jnp.int32, spec.shape, spec.ndim + axis)
-    hidden = (place >= start) & (place < start + length)
-    return jnp.where(hidden, jnp.zeros_like(spec), spec)
-
-  for _ in range(rng.ndim):
-    mask = jax.vmap(mask)
-  return mask(spec, rng)
-
-
-def frequency_mask(spec: Array, rng: Array, *, width: int) -> Array:
-  """Returns the spectrogram with neighbouring bands set to 0.
-
-  Their number is uniform in {0, ..., width}, their place uniform among all. 0
-  is about the mean of a normalised spectrogram.
-
-  Args:
-    spec: shape [..., M, T].
-    rng: typed keys, of the shape of the leading axes.
-    width: the most bands that are masked, in [0, M].
-
-  Returns:
-    Shape [..., M, T].
-
-  Raises:
-    ValueError: an argument out of its range, or not a key per example.
-
-  References:
-    Park et al., 2019, "SpecAugment: A Simple Data Augmentation Method for
-    Automatic Speech Recognition" (https://arxiv.org/abs/1904.08779).
-  """
-  return _masked(spec, rng, width, -2, "bands")
-
-
-def time_mask(spec: Array, rng: Array, *, width: int) -> Array:
-  """Returns the spectrogram with successive frames set to 0.
-
-  As `frequency_mask`, of frames.
-
-  Args:
-    spec: shape [..., M, T].
-    rng: typed keys, of the shape of the leading axes.
-    width: the most frames that are masked, in [0, T].
-
-  Returns:
-    Shape [..., M, T].
-
-  Raises:
-    ValueError: an argument out of its range, or not a key per example.
-  """
-  return _masked(spec, rng, width, -1, "frames")

@@ -217,3 +217,32 @@ def test_random_resized_crop_of_everything_is_the_image():
   images = _images((3, 8, 8, 1))
   crop = AUGMENTATIONS["random_resized_crop"](area=(1, 1), aspect=(1, 1))
   np.testing.assert_array_equal(crop.apply(images, _uniforms(crop, 3)), images)
+
+
+def test_spec_augment_hides_one_span_of_each_axis():
+  augment = AUGMENTATIONS["spec_augment"](bands=0.5, frames=0.25)
+  spectrograms = np.full((400, 6, 12, 1), -7.0, np.float32)
+  out = augment.apply(spectrograms, _uniforms(augment, 400))
+  for axis, most in ((1, 3), (2, 3)):
+    hidden = (out == 0).all(axis=(3 - axis, 3))
+    # Uniform: 100 of each length are expected, with a deviation of 9.
+    lengths = hidden.sum(axis=1)
+    assert np.bincount(lengths).min() > 65 and lengths.max() == most
+    for row, length in zip(hidden, lengths, strict=True):
+      assert row[row.argmax() :][:length].all()
+    # Every place is hidden at times, both ends too.
+    assert hidden.any(axis=0).all()
+  bands, frames = ((out == 0).all(axis=a) for a in ((2, 3), (1, 3)))
+  kept = ~(bands[:, :, None, None] | frames[:, None, :, None])
+  np.testing.assert_array_equal(out, np.where(kept, spectrograms, 0.0))
+  nothing = AUGMENTATIONS["spec_augment"](bands=0, frames=0)
+  same = nothing.apply(spectrograms, _uniforms(nothing, 400))
+  np.testing.assert_array_equal(same, spectrograms)
+
+
+def test_spec_augment_s_defaults_are_those_of_openmic():
+  augment = AUGMENTATIONS["spec_augment"]()
+  ends = np.array([[1 - 2**-53] * 4])
+  out = augment.apply(np.ones((1, 128, 1000, 1), np.float32), ends)[0, ..., 0]
+  assert (out[-48:] == 0).all() and (out[:, -192:] == 0).all()
+  assert (out[:-48, :-192] == 1).all()

@@ -160,6 +160,11 @@ class TestMaps:
       values = jax.jit(loss)(wide, high)
       np.testing.assert_allclose(values, np.zeros(2), atol=1e-6)
 
+  def test_the_power_is_at_least_one(self):
+    maps = np.ones((2, 4, 4, 3), np.float32)
+    with pytest.raises(ValueError, match="p must be"):
+      losses.attention_transfer(maps, maps, p=0.5)
+
   def test_variance_is_one_value_for_each_channel(self):
     maps = np.zeros((2, 4, 4, 3), np.float32)
     with pytest.raises(ValueError, match="variance: expected one value for"):

@@ -50,9 +50,7 @@ def test_every_label_loss_takes_the_same_arguments(name):
 def test_every_embedding_distance_is_a_public_loss(name):
   loss = embedding_distance({"name": name})
   assert loss.func is getattr(losses, name)
-  maps = name in ("attention_transfer", "neuron_selectivity", "factor_transfer")
-  shape = (6, 4, 4, 3) if maps else (6, 3)
-  sides = 2 * [jax.ShapeDtypeStruct(shape, jnp.bfloat16)]
+  sides = 2 * [jax.ShapeDtypeStruct((6, 3), jnp.bfloat16)]
   where = jax.ShapeDtypeStruct((6,), bool)
   values = jax.eval_shape(
     lambda s, t, where: loss(s, t, where=where), *sides, where
@@ -127,7 +125,6 @@ def test_the_signature_is_for_error_messages():
     (distance, {"name": "bernoulli_kl", "temperature": 0.0}, "temperature"),
     (embedding_distance, {"name": "relational", "angle_weight": -1.0}, "angle"),
     (embedding_distance, {"name": "cka", "temperature": 1.0}, "takes no"),
-    (embedding_distance, {"name": "attention_transfer", "p": 0.5}, "p must"),
     (
       embedding_distance,
       {"name": "distance_correlation", "epsilon": -1.0},

@@ -32,9 +32,10 @@ class Augmentation(NamedTuple):
 
   Attributes:
     draws: uniform numbers needed per example.
-    apply: images float32 [B, H, W, C] in [0, 1], or token ids int32 [B, l],
-      and uniforms float64 [B, draws] in [0, 1) to inputs of the same shape and
-      range; it leaves its arguments as they are.
+    apply: images float32 [B, H, W, C] in [0, 1], spectrograms float32
+      [B, bands, frames, C], or token ids int32 [B, l], and uniforms float64
+      [B, draws] in [0, 1) to inputs of the same shape and range; it leaves its
+      arguments as they are.
   """
 
   draws: int
@@ -154,6 +155,41 @@ def erase(
     return out
 
   return Augmentation(5, apply)
+
+
+def spec_augment(
+  *, bands: float = 0.375, frames: float = 0.192
+) -> Augmentation:
+  """Hides neighbouring rows and successive columns of every spectrogram.
+
+  How many is uniform in {0, ..., most}, where they are uniform among all
+  places. They become 0, about the mean of a normalised spectrogram. The
+  defaults are 48 of 128 bands and 192 of 1,000 frames, as EAsT has it
+  (arXiv:2306.17424).
+
+  Args:
+    bands: the most rows that are hidden, as a share of all, in [0, 1].
+    frames: the most columns that are hidden, likewise.
+
+  References:
+    Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic
+    Speech Recognition", arXiv:1904.08779; its warping of time is left out.
+  """
+  checks.in_range(0, 1, bands=bands, frames=frames)
+
+  def apply(images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    out = images.copy()
+    for axis, share in ((1, bands), (2, frames)):
+      size = images.shape[axis]
+      length, place = uniforms[:, 2 * axis - 2 : 2 * axis].T
+      count = np.floor(length * (round(share * size) + 1))
+      first = np.floor(place * (size - count + 1))
+      at = np.arange(size)
+      hidden = (at >= first[:, None]) & (at < (first + count)[:, None])
+      np.copyto(out, 0.0, where=np.expand_dims(hidden, (3 - axis, 3)))
+    return out
+
+  return Augmentation(4, apply)
 
 
 def _check_box(area: tuple[float, float], aspect: tuple[float, float]) -> None:
@@ -283,4 +319,5 @@ IMAGE_AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
   "horizontal_flip": horizontal_flip,
   "randaugment": randaugment,
   "random_resized_crop": random_resized_crop,
+  "spec_augment": spec_augment,
 }

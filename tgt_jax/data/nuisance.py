@@ -6,9 +6,9 @@ input, all independent and standard normal. The label is the largest of K
 outputs of a frozen network on u; the input is an image rendered from (u, w) by
 another; the embedding that comes with it is
 
-  e = R [sqrt(1 - share) u' ; sqrt(share) v'],
+  e = R [sqrt(1 - share) u ; sqrt(share) v],
 
-with u' and v' of the same variance and R orthogonal. So `share` says how much
+u and v scaled to the same variance and R orthogonal. So `share` says how much
 of the variance of e a student that learns the labels does better without. At 0
 the embedding is that of a teacher who was trained on the task; close to 1 it is
 that of one who was trained on something else. Inputs, labels and the order of
@@ -27,7 +27,6 @@ from tgt_jax.data import draws, sources
 
 _REFERENCE_POINTS = 4096
 _HIDDEN = 128  # Units of the frozen networks.
-EXPANSIONS = ("linear", "tanh")
 
 
 class Factors(NamedTuple):
@@ -92,30 +91,15 @@ def _label(
   return ((score(task) - known.mean(axis=0)) / known.std(axis=0)).argmax(axis=1)
 
 
-def _expand(
-  task: np.ndarray, expansion: str, width: int, seed: int
-) -> np.ndarray:
-  """Returns u', [N, P or M], whose squared length is 1 on average."""
-  if expansion == "linear":
-    return task / math.sqrt(task.shape[1])
-  expand = lambda u: _hidden(u, "expansion", seed, 1.0)[:, :width]
-  known = expand(_normals(seed, "reference", _REFERENCE_POINTS, task.shape[1]))
-  scale = np.sqrt(known.var(axis=0).sum())
-  return (expand(task) - known.mean(axis=0)) / scale
-
-
 def _orthogonal(size: int, width: int, seed: int) -> np.ndarray:
   """Returns `size` orthonormal rows of `width` numbers, uniform among such."""
   basis, upper = np.linalg.qr(_normals(seed, "rotation", width, size))
   return (basis * np.sign(np.diag(upper))).T
 
 
-def _embed(
-  found: Factors, share: float, width: int, expansion: str, seed: int
-) -> np.ndarray:
+def _embed(found: Factors, share: float, width: int, seed: int) -> np.ndarray:
   """Returns embeddings, float32 [N, 1, 1, D], of unit variance per number."""
-  rest = width - found.nuisance.shape[1]
-  task = _expand(found.task, expansion, min(rest, _HIDDEN), seed)
+  task = found.task / math.sqrt(found.task.shape[1])
   nuisance = found.nuisance / math.sqrt(found.nuisance.shape[1])
   parts = np.hstack([math.sqrt(1 - share) * task, math.sqrt(share) * nuisance])
   rotated = parts @ _orthogonal(parts.shape[1], width, seed)
@@ -140,7 +124,6 @@ def nuisance(
   nuisance_factors: int = 64,
   input_factors: int = 24,
   embedding_width: int = 128,
-  expansion: str = "linear",
   input_shape: tuple[int, int, int] = (16, 16, 1),
   num_classes: int = 10,
   train_size: int = 500,
@@ -157,8 +140,6 @@ def nuisance(
     input_factors: S, numbers that the image shows besides; more make labels
       harder to learn from few images.
     embedding_width: D, numbers of an embedding, at least P + Q.
-    expansion: "linear": u' is u; "tanh": u' is D - Q hidden units (128 at
-      most) of a frozen network on u, from which labels are easier to read.
     input_shape: (H, W, C) of an image.
     num_classes: K.
     train_size: number of training examples.
@@ -178,7 +159,6 @@ def nuisance(
     test_size=test_size,
     sharpness=sharpness,
   )
-  checks.one_of(EXPANSIONS, expansion=expansion)
   if not 0 <= share < 1:
     raise ValueError(f"share must be in [0, 1), got {share}")
   if len(input_shape) != 3:
@@ -203,8 +183,8 @@ def nuisance(
         _label(found.task, num_classes, sharpness, seed),
         name=f"nuisance/{split}",
         num_classes=num_classes,
-        options={**numbers, "share": share, "expansion": expansion},
-        embeddings=_embed(found, share, embedding_width, expansion, seed),
+        options={**numbers, "share": share},
+        embeddings=_embed(found, share, embedding_width, seed),
       )
     )
   return sources.Dataset(splits[0], splits[1], splits[0])

@@ -19,7 +19,7 @@ same injected arguments, so that the code that builds needs no special case:
   `loss(logits, labels) -> [B]`. Losses that need the counts say so. Labels are
   integers [B]; of `binary_cross_entropy` they are floats [B, K], tags.
 * `EMBEDDING_DISTANCES[name](**hyper)` returns `distance(student, teacher, *,
-  where=None) -> [B]` between embeddings [B, D] or feature maps [B, H, W, C].
+  where=None) -> [B]` between embeddings [B, D].
 
 A factory checks its hyper-parameters when it is called. For a loss of your
 own, decorate it with `distance_factory`, `label_loss_factory` or

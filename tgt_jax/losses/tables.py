@@ -134,14 +134,11 @@ def label_loss_factory(
   return factory
 
 
-def embedding_distance_factory(
-  function: Distance, *, maps: bool = False
-) -> Callable[..., Distance]:
+def embedding_distance_factory(function: Distance) -> Callable[..., Distance]:
   """Turns a distance of embeddings into a factory as in `EMBEDDING_DISTANCES`.
 
   Args:
-    function: `(student, teacher, *, where=None, ...) -> [B]`.
-    maps: whether it takes feature maps [B, H, W, C] instead of embeddings
+    function: `(student, teacher, *, where=None, ...) -> [B]` of embeddings
       [B, D].
 
   Returns:
@@ -150,8 +147,7 @@ def embedding_distance_factory(
 
   def factory(**hyper: Any) -> Distance:
     distance = functools.partial(function, **hyper)
-    shape = (4, 2, 2, 3) if maps else (4, 3)
-    example = jax.ShapeDtypeStruct(shape, np.float32)
+    example = jax.ShapeDtypeStruct((4, 3), np.float32)
     jax.eval_shape(distance, example, example)
     return distance
 
@@ -205,7 +201,5 @@ EMBEDDING_DISTANCES: dict[str, Callable[..., Distance]] = {
   "probabilistic_transfer": _embedding(geometry.probabilistic_transfer),
   "correlation_congruence": _embedding(geometry.correlation_congruence),
   "in_batch_contrastive": _embedding(contrastive.in_batch_contrastive),
-  "attention_transfer": _embedding(maps.attention_transfer, maps=True),
-  "neuron_selectivity": _embedding(maps.neuron_selectivity, maps=True),
-  "factor_transfer": _embedding(maps.factor_transfer, maps=True),
+  "factor_transfer": _embedding(maps.factor_transfer),
 }

@@ -215,6 +215,7 @@ def per_class(
   class_names: Sequence[str] = (),
   *,
   bins: int = 30,
+  value: str = "accuracy",
 ) -> bytes:
   """Draws accuracy per class, the most frequent class first.
 
@@ -224,6 +225,7 @@ def per_class(
       test example. With more than `bins` classes neighbours are averaged.
     class_names: K names.
     bins: points per line.
+    value: what `accuracy` is, where it is something else.
   """
   order = class_order(counts)
   ordered = {
@@ -237,7 +239,7 @@ def per_class(
       _class_dots(ax, ordered)
     else:
       _class_lines(ax, ordered, bins)
-    ax.set_ylabel("accuracy, %")
+    ax.set_ylabel(f"{value}, %")
     ax.grid(True, axis="y")
     _class_axis(ax, order, class_names)
     line = "-" if len(order) > bins else ""
