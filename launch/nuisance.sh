@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Embeddings with growing shares of nuisance: runs, a table, and a curve.
+# Embeddings with growing shares of nuisance: runs, a table, and two pictures.
 #
 #   launch/nuisance.sh --workdir=runs/nuisance [FLAG...]
 #
@@ -32,5 +32,12 @@ for share in ${SHARES:-0 50 80 90 95 99}; do
   # A run that was asked to stop has no results, and says how to resume.
   [[ -s "$workdir/$share/results.json" ]] || exit 0
 done
-"$python" -m tgt_jax.compare "${folders[@]}" --metric=accuracy \
-  --over=data.share --curve="$workdir/curve.png"
+compare() {
+  "$python" -m tgt_jax.compare "${folders[@]}" --metric=accuracy "$@"
+}
+curve() {
+  compare --over=data.share --curve="$workdir/$1.png" --arms="$2" >/dev/null
+}
+curve shares no_teacher,kd,east_dcor,ec_dcor_16,pca_16,random,autoencoder
+curve widths ec_dcor_4,pca_4,ec_dcor,pca,ec_dcor_16,pca_16,ec_dcor_64,pca_64
+compare --across

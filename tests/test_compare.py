@@ -211,7 +211,7 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
   folders = [
     _write(tmp_path, name, found) for name in ("a/run", "b/run", "b/other")
   ]
-  runs = compare.load_runs(folders)
+  runs = pairing.load_runs(folders)
   assert [run.name for run in runs] == ["a/run", "b/run", "other"]
 
 
@@ -276,7 +276,7 @@ def test_a_curve_over_sample_sizes(tmp_path: pathlib.Path, capsys):
   draw = lambda panels, **_: drawn.update(panels) or b""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pictures, "curves", draw)
-    curves.draw(compare.load_runs(folders), metrics=["balanced"])
+    curves.draw(pairing.load_runs(folders), metrics=["balanced"])
   (panel,) = drawn.values()
   np.testing.assert_array_equal(panel["kd"].steps, [9, 90])
   expected = 100 * np.tile(BASE, (2, 1)).T
@@ -296,7 +296,7 @@ def test_a_curve_over_a_number_of_the_config(one: str, tmp_path, capsys):
     drawn.update(panels, options=options)
     return b""
 
-  runs = compare.load_runs(list(shares))
+  runs = pairing.load_runs(list(shares))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pictures, "curves", draw)
     curves.draw(runs, metrics=["balanced"], over="data.share")
@@ -307,6 +307,19 @@ def test_a_curve_over_a_number_of_the_config(one: str, tmp_path, capsys):
   with pytest.raises(SystemExit):
     compare.main([*shares, "--curve=x.png", "--over=data.name"])
   assert "is no number there, but 'nuisance'" in capsys.readouterr().err
+
+
+def test_some_arms_alone(one: str, capsys):
+  arms = lambda *flags: [
+    line.split()[1]
+    for line in _print(capsys, one, *flags).splitlines()
+    if line.startswith("one ")
+  ]
+  assert arms() == arms("--arms=tgt, kd") == ["kd", "tgt"]
+  assert arms("--arms=tgt") == ["tgt"]
+  with pytest.raises(SystemExit):
+    compare.main([one, "--arms=kd,tgd"])
+  assert "arms: unknown 'tgd'" in capsys.readouterr().err
 
 
 def test_no_curve_without_sizes(one: str, tmp_path: pathlib.Path, capsys):

@@ -199,10 +199,11 @@ def test_glue_study_says_what_is_wrong(tmp_path):
   assert not lines
 
 
-def test_nuisance_gives_every_share_and_ends_in_a_curve(tmp_path):
+def test_nuisance_gives_every_share_and_ends_in_pictures(tmp_path):
   runs = tmp_path / "runs"
   flags = (f"--workdir={runs}", "--config.seeds=2")
   environment = {"SHARES": "0 90", "OPTIONS": ",smoke"}
+  compare = f"-m tgt_jax.compare {runs}/0 {runs}/90 --metric=accuracy"
   done, lines = _launch("nuisance.sh", tmp_path, *flags, **environment)
   assert done.returncode == 0, done.stderr
   assert lines == [
@@ -212,9 +213,14 @@ def test_nuisance_gives_every_share_and_ends_in_a_curve(tmp_path):
       for share in (0, 90)
     ),
     (
-      f"-m tgt_jax.compare {runs}/0 {runs}/90 --metric=accuracy"
-      f" --over=data.share --curve={runs}/curve.png"
+      f"{compare} --over=data.share --curve={runs}/shares.png"
+      " --arms=no_teacher,kd,east_dcor,ec_dcor_16,pca_16,random,autoencoder"
     ),
+    (
+      f"{compare} --over=data.share --curve={runs}/widths.png"
+      " --arms=ec_dcor_4,pca_4,ec_dcor,pca,ec_dcor_16,pca_16,ec_dcor_64,pca_64"
+    ),
+    f"{compare} --across",
   ]
 
 

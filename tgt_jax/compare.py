@@ -12,7 +12,8 @@ data order and equal initialisation, which is why pairs say more than two
 separate means do. Runs on other data, another evaluation split or another
 teacher are listed and said to be different; no difference is taken over them.
 The second draws the metrics over the number of labelled images, or with --over
-over any number of the runs' configs. The third has a column for each run, by the metric that the run puts first.
+over any number of the runs' configs. The third has a column for each run, by
+the metric that the run puts first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -31,7 +31,6 @@ from tgt_jax import (
   curves,
   files,
   measures,
-  results as results_lib,
   tables,
 )
 from tgt_jax.pairing import (
@@ -39,6 +38,8 @@ from tgt_jax.pairing import (
   Difference,
   Run,
   differing,
+  load_runs,
+  only,
   paired_difference,
   pool,
 )
@@ -55,41 +56,6 @@ class Row(NamedTuple):
   baseline: str | None
   difference: Difference | None
   is_baseline: bool = False
-
-
-def load_runs(folders: Sequence[str | pathlib.Path]) -> list[Run]:
-  """Returns the runs, each under the shortest name that tells it apart.
-
-  Raises:
-    FileNotFoundError: a folder without results; names sub-folders with some.
-    ValueError: a damaged file, or the same folder twice.
-  """
-  paths = [pathlib.Path(folder) for folder in folders]
-  loaded = []
-  for path in paths:
-    try:
-      loaded.append(results_lib.read_results(path))
-    except FileNotFoundError as error:
-      below = sorted(path.glob(f"*/{results_lib.FILENAME}"))[:3]
-      hint = ", ".join(str(found.parent) for found in below)
-      raise FileNotFoundError(
-        f"{error}" + (f". Did you mean {hint}?" if below else "")
-      ) from error
-  whole = [path.resolve() for path in paths]
-  if len(set(whole)) < len(whole):
-    twice = next(p for i, p in enumerate(whole) if p in whole[:i])
-    raise ValueError(f"{twice} is given twice")
-  names = [_short_name(path, [p for p in whole if p != path]) for path in whole]
-  return [Run(*run) for run in zip(names, paths, loaded, strict=True)]
-
-
-def _short_name(path: pathlib.Path, others: Sequence[pathlib.Path]) -> str:
-  """Returns as many last parts of `path` as no other path ends with."""
-  for length in range(1, len(path.parts)):
-    tail = path.parts[-length:]
-    if all(other.parts[-length:] != tail for other in others):
-      return "/".join(tail)
-  return str(path)
 
 
 def compare(
@@ -313,6 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     " (default: balanced)",
   )
   parser.add_argument(
+    "--arms", metavar="ARM,...", help="these arms alone (default: all)"
+  )
+  parser.add_argument(
     "--baseline",
     metavar="ARM",
     help="arm, or RUN:ARM, that the others are compared with seed by seed",
@@ -348,6 +317,11 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _runs(args: argparse.Namespace) -> list[Run]:
+  runs = load_runs(args.dirs)
+  return only(runs, args.arms.split(",")) if args.arms else runs
+
+
 def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
   """Arms by runs, rendered."""
   if args.format == "json" or args.curve or args.baseline or args.per_seed:
@@ -355,7 +329,7 @@ def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
       "--across makes a table: it goes with --metric and with --format text,"
       " markdown or html"
     )
-  runs = load_runs(args.dirs)
+  runs = _runs(args)
   if args.metric is not None and len(metrics) == 1:
     metrics = [*metrics] * len(runs)
   given = None if args.metric is None else metrics
@@ -374,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       return
     if not metrics:
       raise ValueError("--metric needs the name of a metric")
-    runs = load_runs(args.dirs)
+    runs = _runs(args)
     runs = [pool(runs)] if args.pool else runs
     for metric in metrics:
       _check_metric(runs, metric)

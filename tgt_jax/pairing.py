@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When two sets of results may be compared, and what the comparison says."""
+"""Runs, when two may be compared, and what the comparison says."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tgt_jax import checks, results as results_lib
 from tgt_jax.results import ArmResult, Results
 
 CONFIDENCE = 0.95
@@ -22,6 +23,61 @@ class Run(NamedTuple):
   name: str
   path: pathlib.Path
   results: Results
+
+
+def load_runs(folders: Sequence[str | pathlib.Path]) -> list[Run]:
+  """Returns the runs, each under the shortest name that tells it apart.
+
+  Raises:
+    FileNotFoundError: a folder without results; names sub-folders with some.
+    ValueError: a damaged file, or the same folder twice.
+  """
+  paths = [pathlib.Path(folder) for folder in folders]
+  loaded = []
+  for path in paths:
+    try:
+      loaded.append(results_lib.read_results(path))
+    except FileNotFoundError as error:
+      below = sorted(path.glob(f"*/{results_lib.FILENAME}"))[:3]
+      hint = ", ".join(str(found.parent) for found in below)
+      raise FileNotFoundError(
+        f"{error}" + (f". Did you mean {hint}?" if below else "")
+      ) from error
+  whole = [path.resolve() for path in paths]
+  if len(set(whole)) < len(whole):
+    twice = next(p for i, p in enumerate(whole) if p in whole[:i])
+    raise ValueError(f"{twice} is given twice")
+  names = [_short_name(path, [p for p in whole if p != path]) for path in whole]
+  return [Run(*run) for run in zip(names, paths, loaded, strict=True)]
+
+
+def _short_name(path: pathlib.Path, others: Sequence[pathlib.Path]) -> str:
+  """Returns as many last parts of `path` as no other path ends with."""
+  for length in range(1, len(path.parts)):
+    tail = path.parts[-length:]
+    if all(other.parts[-length:] != tail for other in others):
+      return "/".join(tail)
+  return str(path)
+
+
+def only(runs: Sequence[Run], arms: Sequence[str]) -> list[Run]:
+  """Returns the runs with some of their arms, in the order of the runs.
+
+  Raises:
+    ValueError: no run has such an arm; lists those that there are.
+  """
+  wanted = [name.strip() for name in arms]
+  known = {arm.name for run in runs for arm in run.results.arms}
+  for name in wanted:
+    checks.one_of(known, arms=name)
+  return [
+    run._replace(
+      results=dataclasses.replace(
+        run.results, arms=[a for a in run.results.arms if a.name in wanted]
+      )
+    )
+    for run in runs
+  ]
 
 
 class Difference(NamedTuple):

@@ -22,6 +22,7 @@ from tgt_jax.pictures.canvas import (
 )
 
 _WIDTH = 9.2  # Inches.
+_FEW = 8  # Points of a curve from which on they are not marked.
 
 
 class Curve(NamedTuple):
@@ -83,6 +84,8 @@ def curves(
     PNG bytes; lines are means over seeds and bands are ± one sd.
   """
   arms = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
+  found = [curve.steps for panel in panels.values() for curve in panel.values()]
+  places = np.unique(np.concatenate(found)) if found else np.zeros(0)
   rows = -(-len(panels) // columns)
   columns = -(-len(panels) // rows)
   with drawing():
@@ -100,6 +103,8 @@ def curves(
       if log:
         ax.set_xscale("log")
         plain_log_axis(ax.xaxis)
+      elif len(places) < _FEW:
+        ax.set_xticks(places)
       else:
         ax.locator_params(axis="x", nbins=4)
     for ax in grid.flat[: len(panels)][-columns:]:
@@ -113,7 +118,9 @@ def _panel(ax: Any, panel: Mapping[str, Curve], arms: Sequence[str]) -> None:
     steps, values = thin(curve)
     mean, low, high = _mean_and_band(values)
     look = arm_style(arms.index(arm))
-    ax.plot(steps, mean, marker="o" if len(steps) < 8 else None, ms=3, **look)
+    ax.plot(
+      steps, mean, marker="o" if len(steps) < _FEW else None, ms=3, **look
+    )
     if len(values) > 1:
       ax.fill_between(
         steps, low, high, color=look["color"], alpha=0.18, linewidth=0
