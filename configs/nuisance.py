@@ -3,10 +3,11 @@
 
 Command: launch/nuisance.sh --workdir=runs/nuisance, which runs
   python -m tgt_jax.main --config=configs/nuisance.py:SHARE for every share and
-  draws the curve
+  draws two pictures
 Hardware: 2 CPU cores.
-Time: not yet run.
-Result: not yet run.
+Time: 35 minutes beside other work.
+Result: at 90 (docs/embeddings.md): no teacher 57.3 ± 0.7, kd 60.6 ± 0.7,
+  east_dcor 54.9 ± 1.2, ec_dcor_16 59.5 ± 1.0, pca_16 54.2 ± 0.7.
 
 SHARE is the percentage of the embedding's variance that has nothing to do with
 the labels. 500 labelled examples of ten classes; compact embeddings have 4, 8,
