@@ -42,7 +42,7 @@ class Outputs(NamedTuple):
 
   Attributes:
     logits: class scores before any softmax, shape [B, K].
-    embedding: what the last linear layer reads, shape [B, D].
+    embedding: what the last linear layer reads, before dropout, [B, D].
     features: intermediate activations from input to output, possibly empty.
   """
 

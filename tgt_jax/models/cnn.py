@@ -41,13 +41,12 @@ class CNN(nn.Module):
       x = layers.global_mean(x).astype(self.dtype)
     else:
       x = x.reshape(x.shape[0], -1)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
     for i, width in enumerate(self.dense_widths):
-      x = layers.dense(x, width, dtype=self.dtype, name=f"dense_{i}")
+      x = layers.dense(drop(x), width, dtype=self.dtype, name=f"dense_{i}")
       x = nn.relu(x)
       features.append(x)
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    logits = layers.head(x, self.num_classes)
+    logits = layers.head(drop(x), self.num_classes)
     return Outputs(logits, layers.at_least_float32(x), tuple(features))
 
 

@@ -28,13 +28,13 @@ class MLP(nn.Module):
   def __call__(self, x: Array, *, train: bool = False) -> Outputs:
     x = layers.standardize(x, mean=self.mean, std=self.std, dtype=self.dtype)
     x = x.reshape(x.shape[0], -1)
-    features = []
+    drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
+    features: list[Array] = []
     for i, width in enumerate(self.widths):
-      x = layers.dense(x, width, dtype=self.dtype, name=f"dense_{i}")
-      x = nn.relu(x)
+      x = drop(x) if features else x
+      x = nn.relu(layers.dense(x, width, dtype=self.dtype, name=f"dense_{i}"))
       features.append(x)
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    logits = layers.head(x, self.num_classes)
+    logits = layers.head(drop(x) if features else x, self.num_classes)
     return Outputs(logits, layers.at_least_float32(x), tuple(features))
 
 
