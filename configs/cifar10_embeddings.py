@@ -46,6 +46,8 @@ def get_config(arg=""):
   )
   arms = {name: arm.to_dict() for name, arm in config.arms.items()}
   arms["kd"]["method"]["weights"] = {"label": _LABELS, "distill": _WEIGHT}
+  dropout = {**config.student, "dropout": 0.5}
+  arms["no_teacher_dropout"] = {**arms["no_teacher"], "student": dropout}
   config.augment = (
     {"name": "crop", "padding": 4},
     {"name": "horizontal_flip"},
