@@ -28,7 +28,6 @@ from __future__ import annotations
 from tgt_jax import config as config_lib, embedding_presets, presets
 
 _WEIGHT = 0.95  # Of what the teacher says, in every student's loss.
-_LABELS = 0.05  # And of the labels.
 
 
 def get_config(arg=""):
@@ -47,7 +46,7 @@ def get_config(arg=""):
     config, width=8 if "smoke" in chosen else 64, weight=_WEIGHT
   )
   arms = {name: arm.to_dict() for name, arm in config.arms.items()}
-  arms["kd"]["method"]["weights"] = {"label": _LABELS, "distill": _WEIGHT}
+  arms["kd"]["method"]["weights"] = {"label": 1 - _WEIGHT, "distill": _WEIGHT}
   dropout = {**config.student, "dropout": 0.5}
   arms["no_teacher_dropout"] = {**arms["no_teacher"], "student": dropout}
   config.augment = (
@@ -68,7 +67,7 @@ def get_config(arg=""):
       config.distance.priors = True
     config.labeler_training.label_loss.name = "balanced_softmax"
     everything = {"starts": {"source": "full"}}
-    weights = {"label": _LABELS, "distill": 0.0, "generated": _WEIGHT}
+    weights = {"label": 1 - _WEIGHT, "distill": 0.0, "generated": _WEIGHT}
     arms["kd_8000"] = {
       "method": {"name": "unlabelled_kd", "weights": weights},
       **everything,

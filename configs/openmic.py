@@ -11,9 +11,9 @@ Result: not yet run.
 EAsT's student and data (arXiv 2306.17424): CP-ResNet at rho 7, twenty tags of
 which two are known per clip. Embeddings are the VGGish ones that come with the
 data, unless data.embedding names others (docs/embedding_data.md). EAsT compares
-frames: ten of the teacher, repeated six times, with the student's 62. Rates, batches and masks are EAsT's;
-its mixup and its jitter of the mel bands are left out, and it stops early by a
-validation split, we do not.
+frames: ten of the teacher, repeated six times, with the student's 62. Rates,
+batches and masks are EAsT's; its mixup and its jitter of the mel bands are left
+out, and it stops early by a validation split, we do not.
 
 Arguments: `smoke`, which takes other data and a small network.
 """

@@ -99,6 +99,9 @@ def test_columns_are_there_for_whom_they_concern(finished):
   assert "compressor_accuracy" not in metrics["probe"]
   assert 0 <= metrics["compact"]["compressor_accuracy"] <= 1
   assert metrics["compact"]["compressor_rank"] <= 3
+  # Nothing taught its classifier.
+  assert "compressor_accuracy" not in metrics["pca"]
+  assert metrics["pca"]["compressor_rank"] <= 3
   # A probe of the embedding has the embedding.
   assert metrics["probe"]["dcor"] == pytest.approx(1.0)
   assert metrics["probe"]["rank"] <= WIDTH

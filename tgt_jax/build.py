@@ -49,6 +49,7 @@ class Arm(NamedTuple):
     method: how one batch changes the student.
     others: who learns beside the student.
     feedback: whether its batches need held-out examples.
+    untaught: those of `others` that cannot be scored.
   """
 
   name: str
@@ -57,6 +58,7 @@ class Arm(NamedTuple):
   method: Method
   others: tuple[str, ...] = ()
   feedback: bool = False
+  untaught: tuple[str, ...] = ()
 
 
 def class_counts(config: Config) -> np.ndarray:
@@ -137,7 +139,8 @@ def arm(
   if not isinstance(made, (Recipe, Course)):
     made = Recipe(made)
   method = learners.method(name, made, student, mine)
-  return Arm(name, mine, parts, method, tuple(made.others), made.feedback)
+  rest = tuple(made.others), made.feedback, made.untaught
+  return Arm(name, mine, parts, method, *rest)
 
 
 def _remembered(config: Config, counts: np.ndarray) -> int:

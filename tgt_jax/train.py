@@ -233,10 +233,8 @@ def _of_others(
     ("teacher", parts.labeler, config["labeler_reads"]),
     ("compressor", parts.compressor, "embedding"),
   ):
-    if name not in arm.others or one is None:
+    if name not in arm.others or name in arm.untaught or one is None:
       continue
-    if config["method"].get("objective", "labels") != "labels":
-      continue  # Its classifier never learned.
     variables = state.params[name], state.model_state[name]
     found = experiment.test(variables, scoring.network_logits(one), reads)
     for split in ("", *(f"{s}/" for s in experiment.sets.others)):

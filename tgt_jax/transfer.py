@@ -115,6 +115,21 @@ def _embedder(network: Network, shape: tuple[int, ...]) -> Callable:
   return training.jit_once(ask)
 
 
+def _check_fits(config: settings.Config, train: data.Source) -> None:
+  """Raises `ValueError` where a run's students cannot read the data."""
+  shape, words = config["input_shape"], config["vocabulary"]["vocab_size"]
+  if len(shape) != len(train.input_shape):
+    raise ValueError(
+      f"{train.name} has inputs of shape {train.input_shape}, the run's"
+      f" students take {tuple(shape)}: choose other data"
+    )
+  if train.text is not None and train.text.tokenizer.vocab_size > words:
+    raise ValueError(
+      f"{train.name} has {train.text.tokenizer.vocab_size} token ids, the run's"
+      f" students know {words}: give the run's tokenizer to the data"
+    )
+
+
 def transfer(
   workdir: pathlib.Path,
   dataset: data.Dataset,
@@ -140,18 +155,7 @@ def transfer(
     drawn = draws.permutation(0, "transfer", 0, len(train))[:train_size]
     train = data.subset(train, np.sort(drawn))
   shape = tuple(config["input_shape"])
-  if len(shape) != len(train.input_shape):
-    raise ValueError(
-      f"{train.name} has inputs of shape {train.input_shape}, the run's"
-      f" students take {shape}: choose other data"
-    )
-
-  words = config["vocabulary"]["vocab_size"]
-  if train.text is not None and train.text.tokenizer.vocab_size > words:
-    raise ValueError(
-      f"{train.name} has {train.text.tokenizer.vocab_size} token ids, the run's"
-      f" students know {words}: give the run's tokenizer to the data"
-    )
+  _check_fits(config, train)
 
   def score(network: Network, arrays: Any) -> tuple[int, float]:
     ask = _embedder(network, shape)

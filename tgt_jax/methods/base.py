@@ -51,11 +51,14 @@ class Recipe(NamedTuple):
     others: `(rng, batch) -> (params, model_state)` by participant. Each has
       the student's optimiser to itself.
     feedback: whether a batch needs "feedback", held-out examples.
+    untaught: those of `others` whose logits learn from nothing; they are not
+      scored.
   """
 
   loss: LossFn
   others: Mapping[str, InitFn] = {}
   feedback: bool = False
+  untaught: tuple[str, ...] = ()
 
 
 class Learner(NamedTuple):
@@ -84,11 +87,13 @@ class Course(NamedTuple):
     update: `learners -> Method.update`, of the student and the others.
     others: as in `Recipe`; a "teacher" begins as the experiment's labeler.
     feedback: whether a batch needs "feedback", held-out examples.
+    untaught: as in `Recipe`.
   """
 
   update: Callable[[Mapping[str, Learner]], Callable]
   others: Mapping[str, InitFn]
   feedback: bool
+  untaught: tuple[str, ...] = ()
 
 
 def weighted_mean(values: Array, mask: Array | None = None) -> Array:

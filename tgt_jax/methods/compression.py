@@ -120,7 +120,11 @@ def compress(
   like = _likeness(parts, likeness, projector, repeat, negatives, num_examples)
   compare = _comparison(like, feature)
   recipe_loss = _loss(parts, compare, weight, distill, objective, stop_gradient)
-  return Recipe(recipe_loss, _others(parts, objective, feature, like))
+  return Recipe(
+    recipe_loss,
+    _others(parts, objective, feature, like),
+    untaught=() if objective == "labels" else ("compressor",),
+  )
 
 
 def _check(parts: Parts, objective: str, stop_gradient: bool) -> None:

@@ -28,14 +28,15 @@ class MLP(nn.Module):
   def __call__(self, x: Array, *, train: bool = False) -> Outputs:
     x = layers.standardize(x, mean=self.mean, std=self.std, dtype=self.dtype)
     x = x.reshape(x.shape[0], -1)
-    drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
-    features: list[Array] = []
+    features, embedding = [], x
     for i, width in enumerate(self.widths):
-      x = drop(x) if features else x
-      x = nn.relu(layers.dense(x, width, dtype=self.dtype, name=f"dense_{i}"))
-      features.append(x)
-    logits = layers.head(drop(x) if features else x, self.num_classes)
-    return Outputs(logits, layers.at_least_float32(x), tuple(features))
+      x = layers.dense(x, width, dtype=self.dtype, name=f"dense_{i}")
+      embedding = nn.relu(x)
+      features.append(embedding)
+      x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+    logits = layers.head(x, self.num_classes)
+    embedding = layers.at_least_float32(embedding)
+    return Outputs(logits, embedding, tuple(features))
 
 
 def mlp(
