@@ -45,7 +45,7 @@ def get_config(arg=""):
     }
     config.student = {
       "name": "cnn",
-      "widths": (16, 32, 64),
+      "widths": (8, 16, 32),
       "spatial": "mean",
     }
   embedding_presets.fill(
@@ -54,7 +54,7 @@ def get_config(arg=""):
     logits="bernoulli_kl",
     labels="binary_cross_entropy",
   )
-  config.training.update(steps=1500, batch_size=64)
+  config.training.update(steps=1500, batch_size=32)
   config.optimizer.update(learning_rate=1e-3, warmup_steps=50)
   config.evaluation_batch_size = 100
   config.columns = (
