@@ -140,6 +140,14 @@ def test_normalised_is_a_fraction_of_the_others_norm():
   close(teachers_gradient(states), expected, 1e-9)
 
 
+def test_normalised_is_zero_where_nothing_is_felt():
+  course = methods.lgtm(parts(), influence_weight="normalised")
+  states, metrics = steps(course, 1, optax.sgd(0.0))
+  assert metrics["influence/weight"].total == 0
+  expected = brute(states[0], batch(0), optax.sgd(0.0), held=0.0)
+  close(teachers_gradient(states), expected, 1e-9)
+
+
 def test_dml_updates_both_from_the_answers_of_before():
   states, _ = steps(methods.dml(parts()))
   one, before, after = batch(0), states[0].params, states[1].params

@@ -19,6 +19,9 @@ TEACHER, STUDENT = "teacher", "student"
 # Influences of a batch in units of their root mean square: eight bins.
 EDGES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 _TINY = 1e-30
+# Of the other losses' gradient: less is nothing (a student that does not move
+# in its warm-up has no influence), and nothing has no direction to scale.
+_FELT = 1e-12
 
 Answer = Callable[[Params], Outputs]  # On the batch, always the same dropout.
 Loss = Callable[[Outputs, Outputs], Array]  # Learner's, other's -> scalar.
@@ -249,14 +252,10 @@ def together(
     joined = add(aside, felt.cotangent, weight)
     return back(joined), {"influence/ratio": one(ratio)}
   first, second = back(aside), back(felt.cotangent)
-  ratio = _norm(second) / _norm(first)
-  scale = feedback.fraction / jnp.maximum(ratio, _TINY)
+  ratio = optax.tree.norm(second) / jnp.maximum(optax.tree.norm(first), _TINY)
+  scale = jnp.where(ratio > _FELT, feedback.fraction / ratio, 0.0)
   metrics = {"influence/ratio": one(ratio), "influence/weight": one(scale)}
   return add(first, second, scale), metrics
-
-
-def _norm(tree: Any) -> Array:
-  return jnp.maximum(optax.tree.norm(tree), _TINY)
 
 
 def _influence_metrics(each: Array, mask: Array | None) -> dict[str, Mean]:
