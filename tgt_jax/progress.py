@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import shutil
 import sys
 import time
@@ -39,8 +38,9 @@ class Progress:
   """A line with percentage, rate and time to go.
 
   On a terminal one line is rewritten; elsewhere, a line is added every few
-  seconds, so that a log file stays short. The rate is that of the last
-  seconds, without the first step, which compiles. A call that prints nothing
+  seconds, so that a log file stays short. The rate is the mean without the
+  first step, which compiles: that of the last seconds would jump, as steps are
+  counted when they are asked for, and many may wait. A call that prints nothing
   costs about a microsecond.
 
   Args:
@@ -76,9 +76,7 @@ class Progress:
     self._clock = clock
     self._initial = self._step = initial
     self._start = self._printed = clock()
-    self._recent: collections.deque[tuple[float, int]] = collections.deque(
-      maxlen=64
-    )
+    self._first: tuple[float, int] | None = None
     self._note = ""
     self._width = 0
     self._closed = False
@@ -93,24 +91,16 @@ class Progress:
     """Says that `step` steps are done; `note` goes to the end of the line."""
     now = self._clock()
     self._step, self._note = step, note or self._note
-    if not self._recent:
-      self._recent.append((now, step))
+    self._first = self._first or (now, step)
     if now - self._printed >= self._interval:
-      self._recent.append((now, step))
       self._printed = now
       self._show(self._line())
 
   def _speed(self) -> float:
-    """Returns steps per second over the last seconds, or 0 if unknown."""
-    now = self._clock()
-    if not self._recent:
+    """Returns the mean steps per second since the first, 0 if unknown."""
+    if self._first is None:
       return 0.0
-    then, step = next(
-      (entry for entry in self._recent if entry[0] >= now - 30),
-      self._recent[-1],
-    )
-    if now <= then or self._step <= step:
-      then, step = self._recent[0]
+    (then, step), now = self._first, self._clock()
     return (self._step - step) / (now - then) if now > then else 0.0
 
   def _line(self) -> str:
@@ -146,12 +136,9 @@ class Progress:
     seconds = self._clock() - self._start
     parts = [f"{self.label}  {self._step}/{self.total}"]
     parts += [f"{seconds:.1f}s" if seconds < 60 else duration(seconds)]
-    if self._recent:
-      then, step = self._recent[0]
-      if self._clock() > then and self._step > step:
-        parts += [
-          rate((self._step - step) / (self._clock() - then), self._unit)
-        ]
+    speed = self._speed()
+    if speed > 0:
+      parts += [rate(speed, self._unit)]
     if self._note:
       parts += [self._note]
     self._show("  ".join(parts), last=True)
