@@ -35,13 +35,12 @@ def get_config(arg=""):
   config.embedding_shape = (1, 1, 1280)
   with config.unlocked():
     config.data = {"name": "soundfont", "data_dir": ""}
-    # Log-mels are about as wide as what the network makes of pixels.
     config.encoder = {
       "name": "efficientnet_lite0",
       "input_size": 96,
       "input_channels": 3,
-      "mean": 0.0,
-      "std": 1.0,
+      # Log-mels are about as wide as what the network makes of pixels.
+      "input_range": (-1.0, 1.0),
     }
     config.student = {
       "name": "cnn",

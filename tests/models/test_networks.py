@@ -378,3 +378,20 @@ def test_one_channel_serves_a_network_of_three() -> None:
   np.testing.assert_array_equal(said, same)
   with pytest.raises(ValueError, match="cannot be made of 2"):
     network.apply(params, state, wide[..., :2])
+
+
+def test_a_range_becomes_that_of_pixels() -> None:
+  spec = {"name": "mlp", "widths": (4,)}
+  plain = models.from_spec(models.MODELS, spec, num_classes=2)
+  ranged = models.from_spec(
+    models.MODELS, {**spec, "input_range": (-1.0, 3.0)}, num_classes=2
+  )
+  pixels = jnp.linspace(0.0, 1.0, 16).reshape(2, 2, 4, 1)
+  weights = plain.init(jax.random.key(0), pixels)
+  said = ranged.apply(*weights, 4 * pixels - 1)[0].logits
+  want = plain.apply(*weights, pixels)[0].logits
+  np.testing.assert_allclose(said, want, atol=1e-6)
+  with pytest.raises(ValueError, match="low < high"):
+    models.from_spec(
+      models.MODELS, {**spec, "input_range": (1.0, 1.0)}, num_classes=2
+    )

@@ -43,6 +43,7 @@ from tgt_jax.models.network import (
   normalisation,
   parameter_count,
   with_input_channels,
+  with_input_range,
   with_input_size,
   with_translation,
 )
@@ -146,6 +147,7 @@ __all__ = [
   "roberta_base",
   "roberta_large",
   "with_input_channels",
+  "with_input_range",
   "with_input_size",
   "with_translation",
 ]

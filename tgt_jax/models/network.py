@@ -66,6 +66,16 @@ def as_network(module: nn.Module) -> Network:
   return Network(init=init, apply=apply)
 
 
+def _behind(network: Network, change: Callable[[Array], Array]) -> Network:
+  """Returns the network behind a change of its input."""
+  return Network(
+    init=lambda rng, x: network.init(rng, change(x)),
+    apply=lambda params, model_state, x, **options: network.apply(
+      params, model_state, change(x), **options
+    ),
+  )
+
+
 def with_input_size(network: Network, size: int) -> Network:
   """Returns the network behind a resize of its square input.
 
@@ -84,12 +94,7 @@ def with_input_size(network: Network, size: int) -> Network:
     shape = (x.shape[0], size, size, x.shape[3])
     return x if x.shape == shape else jax.image.resize(x, shape, "bilinear")
 
-  return Network(
-    init=lambda rng, x: network.init(rng, resize(x)),
-    apply=lambda params, model_state, x, **options: network.apply(
-      params, model_state, resize(x), **options
-    ),
-  )
+  return _behind(network, resize)
 
 
 def with_input_channels(network: Network, channels: int) -> Network:
@@ -113,12 +118,23 @@ def with_input_channels(network: Network, channels: int) -> Network:
       )
     return jnp.broadcast_to(x, (*x.shape[:3], channels))
 
-  return Network(
-    init=lambda rng, x: network.init(rng, widen(x)),
-    apply=lambda params, model_state, x, **options: network.apply(
-      params, model_state, widen(x), **options
-    ),
-  )
+  return _behind(network, widen)
+
+
+def with_input_range(network: Network, limits: tuple[float, float]) -> Network:
+  """Returns the network behind a change of its input's scale.
+
+  A network of photographs takes [0, 1] and has its own mean and deviation
+  behind; a spectrogram has other values.
+
+  Args:
+    network: takes [0, 1].
+    limits: values that become 0 and 1, low < high.
+  """
+  low, high = limits
+  if not low < high:
+    raise ValueError(f"input_range: expected low < high, got {limits}")
+  return _behind(network, lambda x: (x - low) / (high - low))
 
 
 def with_translation(
@@ -169,9 +185,9 @@ def from_spec(
 
   Args:
     table: names to factories.
-    spec: `{"name": ..., **arguments}`; "input_size" and "input_channels" are
-      understood for every network, see `with_input_size` and
-      `with_input_channels`.
+    spec: `{"name": ..., **arguments}`; "input_size", "input_channels" and
+      "input_range" are understood for every network, see `with_input_size`,
+      `with_input_channels` and `with_input_range`.
     num_classes: number of logits K.
 
   Raises:
@@ -179,9 +195,12 @@ def from_spec(
   """
   spec = dict(spec)
   size, channels = spec.pop("input_size", 0), spec.pop("input_channels", 0)
+  limits = spec.pop("input_range", None)
   network: Network = registry.build(
     table, spec, family="model", num_classes=num_classes
   )
+  if limits is not None:
+    network = with_input_range(network, limits)
   if channels:
     network = with_input_channels(network, channels)
   return with_input_size(network, size) if size else network
