@@ -6,8 +6,9 @@ Command: python -m tgt_jax.data.fetch r52 --out=DIR
   --config.data.data_dir=DIR --config.data.tokenizer=words.json
   --config.encoder_weights=encoder.safetensors --workdir=runs/r52_embeddings
 Hardware: 2 CPU cores.
-Time: not yet run.
-Result: not yet run.
+Time: 50 minutes beside other work.
+Result: docs/embeddings.md, macro-F1: no_teacher 7.2 ± 1.6, kd 12.1 ± 2.6,
+  east_dcor 10.5 ± 0.9, east_kd 15.2 ± 1.2, ec_dcor 11.0 ± 0.5, TF-IDF 66.6.
 
 Words and encoder (all-MiniLM-L6-v2, six layers, the mean over tokens) are made
 as r52.py says. The student begins with random weights. Classes have 2 840 to 1
