@@ -9,7 +9,7 @@ Command: python launch/soundfont_instruments.py --out=DIR
 Hardware: 2 CPU cores.
 Time: about 90 minutes beside other work.
 Result: docs/embeddings.md, mAP: no_teacher 51.9 ± 4.0, kd 50.6 ± 3.2, east_dcor
-  39.4 ± 4.0, ec_dcor 44.7 ± 5.0, probe 68.8 ± 0.1; four arms not yet run.
+  39.4 ± 4.0, ec_dcor 44.7 ± 5.0, probe 68.8 ± 0.1; three arms not yet run.
 
 Clips of one to three of twenty instruments, as tags. The test pieces played by
 another soundfont are a further test split. The encoder, EfficientNet-Lite0 as
