@@ -391,7 +391,6 @@ def test_a_range_becomes_that_of_pixels() -> None:
   said = ranged.apply(*weights, 4 * pixels - 1)[0].logits
   want = plain.apply(*weights, pixels)[0].logits
   np.testing.assert_allclose(said, want, atol=1e-6)
-  with pytest.raises(ValueError, match="low < high"):
-    models.from_spec(
-      models.MODELS, {**spec, "input_range": (1.0, 1.0)}, num_classes=2
-    )
+  for limits in ((1.0, 1.0), (0.0, 1.0, 2.0)):
+    with pytest.raises(ValueError, match="low < high"):
+      models.with_input_range(plain, limits)

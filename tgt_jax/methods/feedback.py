@@ -246,16 +246,21 @@ def together(
   add = lambda a, b, by: jax.tree.map(lambda p, q: p + by * q, a, b)
   if feedback.weight != "normalised":
     weight = 1.0 if isinstance(feedback.weight, str) else feedback.weight
-    size = optax.tree.norm(aside)
-    ratio = weight * optax.tree.norm(felt.cotangent) / jnp.maximum(size, _TINY)
-    ratio = jnp.where(size > 0, ratio, 0.0)
+    ratio = weight * _over(felt.cotangent, aside)
     joined = add(aside, felt.cotangent, weight)
     return back(joined), {"influence/ratio": one(ratio)}
   first, second = back(aside), back(felt.cotangent)
-  ratio = optax.tree.norm(second) / jnp.maximum(optax.tree.norm(first), _TINY)
+  ratio = _over(second, first)
   scale = jnp.where(ratio > _FELT, feedback.fraction / ratio, 0.0)
   metrics = {"influence/ratio": one(ratio), "influence/weight": one(scale)}
   return add(first, second, scale), metrics
+
+
+def _over(part: Any, whole: Any) -> Array:
+  """The ratio of their norms, 0 where the second is 0."""
+  size = optax.tree.norm(whole)
+  ratio = optax.tree.norm(part) / jnp.maximum(size, _TINY)
+  return jnp.where(size > 0, ratio, 0.0)
 
 
 def _influence_metrics(each: Array, mask: Array | None) -> dict[str, Mean]:

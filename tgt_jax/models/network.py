@@ -130,10 +130,13 @@ def with_input_range(network: Network, limits: tuple[float, float]) -> Network:
   Args:
     network: takes [0, 1].
     limits: values that become 0 and 1, low < high.
+
+  Raises:
+    ValueError: other limits.
   """
-  low, high = limits
-  if not low < high:
+  if len(limits) != 2 or not limits[0] < limits[1]:
     raise ValueError(f"input_range: expected low < high, got {limits}")
+  low, high = limits
   return _behind(network, lambda x: (x - low) / (high - low))
 
 
