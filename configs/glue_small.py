@@ -14,8 +14,8 @@ Result: docs/lgtm.md. sst2: undistilled 78.2 ± 0.9, kd 79.3 ± 0.4, rco
 
 The teacher is BERT-Tiny, two layers of 128, the student its first layer. With
 `minilm` (SIZE=minilm) the teacher is MiniLM-L6 and the student its layers 1, 3
-and 5, and eight of the fourteen arms run. All read those of their words that the task uses. SST-2 is cut to a
-tenth of its sentences.
+and 5, for eight of the fourteen arms. All read those of their words that the
+task uses. SST-2 is cut to a tenth of its sentences.
 
 Arguments, joined by commas: mrpc, rte, sst2 or stsb; `minilm`;
 `smoke`.
