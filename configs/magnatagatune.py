@@ -39,13 +39,17 @@ def get_config(arg=""):
       "embedding_frames": 30,
     }
     config.student = {"name": "mobile_fcn"}
+  smoke = "smoke" in chosen
   embedding_presets.fill(
     config,
-    width=8 if "smoke" in chosen else 32,
+    width=8 if smoke else 32,
     logits="bernoulli_kl",
     labels="binary_cross_entropy",
     weight=0.6,
-    frames={"feature": -1, "student_repeat": 2},
+    frames={
+      "feature": -1,
+      **({"teacher_repeat": 3} if smoke else {"student_repeat": 2}),
+    },
   )
   config.training.update(steps=50_000, batch_size=16)
   config.optimizer.update(
@@ -53,6 +57,6 @@ def get_config(arg=""):
   )
   config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
   config.columns = ("map", "roc_auc", "macro_f1", "compressor_map", "dcor")
-  if "smoke" in chosen:
+  if smoke:
     embedding_presets.smoke_tags(config)
   return config.lock()

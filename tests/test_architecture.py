@@ -43,9 +43,8 @@ ROWS = (
   ("answers", "beginnings", "scoring"),
   ("teach", "splits"),
   ("experiment",),
-  ("across", "curves", "streams"),
+  ("across", "alignment", "curves", "streams"),
   (
-    "alignment",
     "gallery",
     "ranking",
     "report",

@@ -15,6 +15,7 @@ from tgt_jax import (
   evaluate,
   fit,
   networks,
+  results as results_lib,
   settings,
   splits,
   teach,
@@ -48,6 +49,17 @@ def config(**changes):
         "student_reads": "embedding",
         "student": {"name": "mlp", "widths": ()},
         "method": {"name": "kd"},
+      },
+      "reader": {
+        "student_reads": "embedding",
+        "student": {"name": "bottleneck", "width": 3},
+        "method": {"name": "supervised"},
+      },
+      "staged": {
+        "method": RAW,
+        "compressor": {"name": "bottleneck", "width": 3},
+        "compressor_start": "reader",
+        "optimizer": {"weight_decay": 0.1},
       },
       "compact": {
         "method": {"name": "compress"},
@@ -102,6 +114,10 @@ def test_columns_are_there_for_whom_they_concern(finished):
   # Nothing taught its classifier.
   assert "compressor_accuracy" not in metrics["pca"]
   assert metrics["pca"]["compressor_rank"] <= 3
+  # In two stages: the first reader to the bit, for all seeds, whatever decays.
+  assert {a.name: a for a in results.arms}["staged"].seeds[1].metrics[
+    "compressor_rank"
+  ] == pytest.approx(metrics["reader"]["rank"], rel=1e-6)
   # A probe of the embedding has the embedding.
   assert metrics["probe"]["dcor"] == pytest.approx(1.0)
   assert metrics["probe"]["rank"] <= WIDTH
@@ -112,18 +128,24 @@ def test_evaluation_finds_the_same(finished):
   again = evaluate.evaluate_run(workdir)
   for arm, other in zip(results.arms, again.arms, strict=True):
     for seed, fresh in zip(arm.seeds, other.seeds, strict=True):
-      assert fresh.metrics["accuracy"] == pytest.approx(
-        seed.metrics["accuracy"]
-      )
+      for name in ("accuracy", "dcor", "cka", "rank"):
+        assert fresh.metrics[name] == pytest.approx(
+          seed.metrics[name], rel=1e-4, abs=1e-6
+        )
 
 
 def test_students_are_probed_on_other_data(finished):
   workdir, _ = finished
   other = data.DATASETS["manifold"](train_size=80, test_size=60)
   rows = transfer.transfer(workdir, other)
-  assert [row.name for row in rows] == ["compact", "pca", "encoder"]
-  assert [row.width for row in rows] == [8, 8, WIDTH]
-  assert [len(row.accuracies) for row in rows] == [2, 2, 1]
+  assert [row.name for row in rows] == [
+    "staged",
+    "compact",
+    "pca",
+    "encoder",
+  ]
+  assert [row.width for row in rows] == [8, 8, 8, WIDTH]
+  assert [len(row.scores) for row in rows] == [2, 2, 2, 1]
   # The encoder's, by hand.
   made = settings.checked(config())
   arrays = teach.encoder(made, workdir, runtime())["encoder"]
@@ -137,11 +159,46 @@ def test_students_are_probed_on_other_data(finished):
     )
     for part in (other.train, other.test)
   ]
-  assert rows[-1].accuracies == [pytest.approx(transfer.probe(*pairs))]
+  assert rows[-1].scores[0] == pytest.approx(transfer.probe(*pairs))
   text = transfer.table(rows, other.test)
-  assert text.rules == [2] and len(text.rows) == 3
+  assert text.rules == [3] and len(text.rows) == 4
+  # And in the run's results, for tables of several runs.
+  again = results_lib.read_results(workdir).arm("pca")
+  assert again.values(f"{other.test.name}/probe_accuracy") == {
+    seed: values["probe_accuracy"] for seed, values in rows[2].scores.items()
+  }
   with pytest.raises(ValueError, match="channels"):
     transfer.fitted_inputs(jnp.zeros((1, 4, 4, 3)), (4, 4, 1))
+
+
+def test_probes_of_tags_know_what_is_known():
+  from sklearn import metrics as sklearn_metrics
+
+  rng = np.random.default_rng(0)
+  x, axes = rng.normal(size=(300, 6)), rng.normal(size=(6, 3))
+  tags = (x @ axes > 0).astype(np.float32)
+  tags[:200, 0] = np.where(rng.uniform(size=200) < 0.5, -1, tags[:200, 0])
+  # What is unknown, were it known, would be wrong.
+  wrong = np.where(tags < 0, 1 - (x @ axes > 0), tags)
+  train, test = (x[:200], tags[:200]), (x[200:], tags[200:])
+  found = transfer.probe(train, test)
+  assert found["probe_map"] > 0.95
+  assert (
+    found["probe_map"]
+    > transfer.probe((x[:200], wrong[:200]), test)["probe_map"]
+  )
+  # A tag that no training example has is told by chance.
+  train[1][:, 2] = 0
+  found = transfer.probe(train, test)
+  said = [
+    transfer._fit(x[:200][k], train[1][k, i]).decision_function(x[200:])
+    for i, k in ((0, train[1][:, 0] >= 0), (1, train[1][:, 1] >= 0))
+  ]
+  areas = [
+    sklearn_metrics.roc_auc_score(test[1][:, i], one)
+    for i, one in enumerate(said)
+  ]
+  assert found["probe_roc_auc"] == pytest.approx((sum(areas) + 0.5) / 3)
 
 
 def test_transfer_s_command_line(finished, capsys):
@@ -152,6 +209,8 @@ def test_transfer_s_command_line(finished, capsys):
   assert "encoder" in capsys.readouterr().out
   for arguments, said in (
     ([where, "--data={"], "error:"),
+    ([where, "--data=[]"], "expected a JSON object"),
+    ([where, f"--data={spec}", "--train_size=-5"], "train_size"),
     ([where, '--data={"name": "nothing"}'], "unknown data set"),
     ([f"--workdir={workdir}/none", f"--data={spec}"], "expected"),
     ([where, '--data={"name": "sentences"}'], "choose other data"),

@@ -105,3 +105,20 @@ def test_answers_at_hand_score_as_when_asked_for():
   for name, value in found.items():
     np.testing.assert_allclose(value, asked[name], rtol=1e-5, err_msg=name)
   assert found["agreement"] == 1.0
+
+
+def test_one_broken_answer_leaves_tags_without_a_score():
+  rng = np.random.default_rng(0)
+  tags = rng.integers(-1, 2, (50, 4)).astype(np.float32)
+  logits = rng.normal(size=(2, 50, 4)).astype(np.float32)
+  whole = scoring.score_tags(logits, tags)
+  row = np.flatnonzero(tags[:, 1] >= 0)[0]
+  logits[1, row, 1] = np.nan
+  found = scoring.score_tags(logits, tags)
+  for name in ("map", "roc_auc", "macro_f1"):
+    assert found[name][0] == whole[name][0]
+    assert np.isnan(found[name][1])
+  # Of what nobody knows anything may be said.
+  logits[1, row, 1] = 0
+  logits[1, np.flatnonzero(tags[:, 2] < 0)[0], 2] = np.nan
+  assert np.isfinite(scoring.score_tags(logits, tags)["map"]).all()

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from tgt_jax import answers, build, metrics
+from tgt_jax import answers, build, data, fit, metrics
 from tgt_jax.experiment import Experiment
 from tgt_jax.scoring import Scores
 from tgt_jax.types import Network
@@ -34,35 +35,53 @@ def scores(
   given = experiment.embeddings("test")
   if given is None:
     return {}
-  given = given.mean(axis=(1, 2))
-  reads = arm.config["student_reads"]
-  own = _embeddings(experiment, arm.parts.student, variables, reads)
-  each: list[dict[str, float]] = []
-  for one in own:
-    found = metrics.alignment(one, given)
-    each.append({**found, "rank": metrics.effective_rank(one)})
-  compressor = arm.parts.compressor
-  if compressor is not None:
-    pair = state.params["compressor"], state.model_state["compressor"]
-    compact = _embeddings(experiment, compressor, pair, "embedding")
-    for found, one in zip(each, compact, strict=True):
-      found["compressor_rank"] = metrics.effective_rank(one)
-  return {name: np.array([one[name] for one in each]) for name in each[0]}
-
-
-def _embeddings(
-  experiment: Experiment, network: Network, variables: Any, reads: str
-) -> np.ndarray:
-  """A network's embeddings of the test split, [S, N, D]."""
-  return answers.of_seeds(
-    _ask(network),
+  embed = lambda network, variables, reads: embeddings(
+    network,
     variables,
     experiment.source("test", reads),
     experiment.runtime,
     experiment.config["evaluation_batch_size"],
   )
+  reads = arm.config["student_reads"]
+  found = of_students(embed(arm.parts.student, variables, reads), given)
+  compressor = arm.parts.compressor
+  if compressor is not None:
+    pair = state.params["compressor"], state.model_state["compressor"]
+    compact = embed(compressor, pair, "embedding")
+    found["compressor_rank"] = np.array([*map(metrics.effective_rank, compact)])
+  return found
 
 
+def of_students(own: np.ndarray, given: np.ndarray) -> Scores:
+  """Likeness of students' embeddings and the teacher's, and their rank.
+
+  Args:
+    own: of the students, [S, N, D].
+    given: the teacher's of the same examples, [N, T, 1, D'].
+
+  Returns:
+    "dcor", "cka" and "rank" as in `scores`, each [S].
+  """
+  pooled = given.mean(axis=(1, 2))
+  each = [
+    {**metrics.alignment(one, pooled), "rank": metrics.effective_rank(one)}
+    for one in own
+  ]
+  return {name: np.array([one[name] for one in each]) for name in each[0]}
+
+
+def embeddings(
+  network: Network,
+  variables: Any,
+  source: data.Source,
+  runtime: fit.Runtime,
+  batch_size: int,
+) -> np.ndarray:
+  """A network's embeddings of a source, [S, N, D], of variables [S, ...]."""
+  return answers.of_seeds(_ask(network), variables, source, runtime, batch_size)
+
+
+@functools.cache
 def _ask(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
   def embed(variables: Any, x: jax.Array) -> jax.Array:
     params, model_state = variables

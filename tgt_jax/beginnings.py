@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from tgt_jax import build, networks, settings, trees, weights
+from tgt_jax import build, networks, reading, settings, trees, weights
 from tgt_jax.teachers import Frozen
 
 
@@ -54,6 +54,7 @@ def of_arm(
   arm: build.Arm,
   frozen: Mapping[str, Any] | None = None,
   embeddings: np.ndarray | None = None,
+  learned: Callable[[str], Frozen] | None = None,
 ) -> Any:
   """What participants begin with instead of drawn arrays, by their names.
 
@@ -62,6 +63,7 @@ def of_arm(
     arm: what is trained.
     frozen: the teacher's arrays; without them only files are looked at.
     embeddings: of the training examples, [N, T, 1, D], where there are any.
+    learned: the first student of an earlier arm, by its name.
 
   Raises:
     ValueError: a file that does not fit its network.
@@ -76,8 +78,11 @@ def of_arm(
 
   if config["student_weights"]:
     start["student"] = given(arm.parts.student, "student")
-  if embeddings is not None and config["compressor_start"] == "pca":
+  begins = config["compressor_start"]
+  if embeddings is not None and begins == "pca":
     start["compressor"] = _principal(arm, embeddings)
+  elif learned is not None and begins not in reading.DRAWN:
+    start["compressor"] = learned(begins)
   if "teacher" not in arm.others:
     return start
   if config["teacher_start"] == "trained":

@@ -120,7 +120,9 @@ def default() -> ml_collections.ConfigDict:
   config.student_reads = "input"  # Or "embedding": a probe.
   # MODELS, reading embeddings: its own embedding is the compact one (compress).
   config.compressor = {"name": ""}
-  config.compressor_start = "random"  # Or "pca": fixed principal components.
+  # "random"; "pca", fixed principal components; or an earlier arm that reads
+  # embeddings, whose first student it is.
+  config.compressor_start = "random"
   config.method = {"name": "supervised"}  # METHODS
   config.exploration = {"name": "stay"}  # EXPLORATIONS
   config.label_loss = {"name": "cross_entropy"}  # LABEL_LOSSES

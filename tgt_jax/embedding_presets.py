@@ -39,6 +39,12 @@ def arms(width: int, **common: Any) -> dict[str, Any]:
     "east_kd": compress(dcor, **raw, distill=0.3),
     "ec_cos_diff": {**compress("cosine_difference"), "compressor": compact},
     "ec_dcor": {**compress(dcor), "compressor": compact},
+    # In two stages: the compressor is the first probe_compact, and stays.
+    "ec_staged": {
+      **compress(dcor, **raw),
+      "compressor": compact,
+      "compressor_start": "probe_compact",
+    },
     "ec_open": {
       **compress(dcor, stop_gradient=False),
       "compressor": compact,
@@ -51,6 +57,15 @@ def arms(width: int, **common: Any) -> dict[str, Any]:
     "random": {**compress(dcor), "compressor": fixed},
     "autoencoder": {
       **compress(dcor, objective="reconstruction"),
+      "compressor": compact,
+    },
+    # The distance alone, on both sides: what a stop-gradient is for.
+    "alone_dcor": {
+      **compress(dcor, **raw, stop_gradient=False),
+      "compressor": compact,
+    },
+    "alone_cos_diff": {
+      **compress("cosine_difference", **raw, stop_gradient=False),
       "compressor": compact,
     },
   }

@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tgt_jax import (
+  alignment,
   data,
   experiment,
   export,
@@ -60,6 +62,7 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   views = {
     reads: _view(config, sets, reads, workdir, runtime) for reads in used
   }
+  given = _embeddings(config, sets, workdir, runtime)
   arms = []
   for arm in old.arms:
     fresh = []
@@ -75,13 +78,31 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
         lambda a: jnp.asarray(a)[None], (student.params, student.model_state)
       )
       scores = _scores(config, views[reads], sets, network, variables, runtime)
+      if given is not None:
+        source, size = views[reads]["test"], config["evaluation_batch_size"]
+        own = alignment.embeddings(network, variables, source, runtime, size)
+        scores |= alignment.of_students(own, given)
       new = scoring.seed_results(scores, (seed.seed,))[0]
-      # Agreement needs the teacher, which a student's folder does not hold.
+      # Agreement needs the teacher, which a student's folder does not hold; nor
+      # does it hold the compressor.
       fresh.append(
         SeedResult(seed.seed, {**seed.metrics, **new.metrics}, new.per_class)
       )
     arms.append(dataclasses.replace(arm, seeds=fresh))
   return dataclasses.replace(old, arms=arms)
+
+
+def _embeddings(
+  config: settings.Config,
+  sets: splits.Sets,
+  workdir: pathlib.Path,
+  runtime: fit.Runtime,
+) -> np.ndarray | None:
+  """The teacher's of the test split, [N, T, 1, D]; None where it has none."""
+  if not config["embedding_shape"]:
+    return None
+  frozen = teach.encoder(config, workdir, runtime)
+  return teach.embeddings(config, sets.test, frozen, workdir, runtime)
 
 
 def _view(
@@ -123,7 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="python -m tgt_jax.evaluate",
-    description="Scores the students of a finished run on its test split.",
+    description=(
+      "Scores the students of a finished run on its test split. Agreement with"
+      " the teacher and the columns of compressors are the run's own."
+    ),
   )
   parser.add_argument("--workdir", required=True, type=pathlib.Path)
   parser.add_argument(

@@ -95,7 +95,9 @@ def _recipe(recipe: Recipe, student: Network, config: Config) -> Method:
   tx = optimizer(config["optimizer"], train["steps"])
   init = student_init(student)
   if recipe.others:
-    tx = partitioned(dict.fromkeys(("student", *recipe.others), tx))
+    each = dict.fromkeys(("student", *recipe.others), tx)
+    # Not even by weight decay.
+    tx = partitioned(each | dict.fromkeys(recipe.still, optax.set_to_zero()))
     init = _everyone(init, recipe.others)
   return from_loss(
     recipe.loss,

@@ -30,6 +30,9 @@ _PERCENT = frozenset(
     "teacher_accuracy",
     "compressor_accuracy",
     "compressor_map",
+    "probe_accuracy",
+    "probe_map",
+    "probe_roc_auc",
     "ece",
   }
 )

@@ -11,6 +11,7 @@ from tgt_jax import checks
 Config = Mapping[str, Any]
 
 _READS = ("input", "embedding")
+DRAWN = ("random", "pca")  # Compressors that no arm has trained.
 
 
 def kept_of_augmented(config: Config) -> tuple[str, ...]:
@@ -60,19 +61,25 @@ def check(config: Config, arms: Sequence[Config]) -> None:
     )
 
 
-def check_arm(mine: Config, path: str) -> None:
+def check_arm(mine: Config, path: str, readers: Mapping[str, Any]) -> None:
   """Who reads embeddings, and with what a compressor begins.
 
   Args:
     mine: the config as an arm sees it.
     path: of the arm's keys, for errors.
+    readers: students of earlier arms that read embeddings, by arm.
 
   Raises:
     ValueError: what cannot be.
   """
   start, fixed = mine["compressor_start"], mine["compressor"].get("fixed")
   checks.one_of(_READS, **{f"{path}student_reads": mine["student_reads"]})
-  checks.one_of(("random", "pca"), **{f"{path}compressor_start": start})
+  checks.one_of((*DRAWN, *readers), **{f"{path}compressor_start": start})
+  if start in readers and mine["compressor"] != readers[start]:
+    raise ValueError(
+      f"{path}compressor_start: {start} has trained {dict(readers[start])}, and"
+      f" the compressor is {dict(mine['compressor'])}: make them alike"
+    )
   if start == "pca" and not fixed:
     raise ValueError(
       f"{path}compressor_start 'pca' is for a bottleneck that is fixed: set"

@@ -55,6 +55,7 @@ from typing import Any
 from tgt_jax import files, measures, tables
 
 SCHEMA = 1
+PROBES = "transfer.json"
 FILENAME = "results.json"
 # Said of a run whose teachers hear of the evaluation split.
 LEAK = (
@@ -293,12 +294,51 @@ def read_results(workdir: str | pathlib.Path) -> Results:
     path, hint="expected the --workdir of a finished run of tgt_jax.main"
   )
   try:
-    return _parse(dict(found))
+    return _with_probes(_parse(dict(found)), path.parent)
   except (TypeError, KeyError, AttributeError, ValueError) as error:
     raise ValueError(
       f"{path} is not a results file of schema {SCHEMA}: {error}. Delete"
       " it and give the command of the run again: what is done is not redone."
     ) from error
+
+
+Probes = Mapping[str, Mapping[int, Mapping[str, float]]]
+
+
+def add_probes(workdir: pathlib.Path, split: str, probes: Probes) -> None:
+  """Keeps what students of a finished run know of other data.
+
+  `read_results` has it as metrics with the split's name in front.
+
+  Args:
+    workdir: the run's folder.
+    split: of the other data.
+    probes: metrics by arm and seed.
+  """
+  path = workdir / PROBES
+  known = files.read_json(path, hint="") if path.exists() else {}
+  files.write_json(path, {**known, split: probes})
+
+
+def _with_probes(results: Results, workdir: pathlib.Path) -> Results:
+  path = workdir / PROBES
+  if not path.exists():
+    return results
+  known = files.read_json(path, hint="delete it and probe again")
+
+  def of_seed(arm: str, seed: SeedResult) -> SeedResult:
+    more = {
+      f"{split}/{name}": value
+      for split, probes in known.items()
+      for name, value in probes.get(arm, {}).get(str(seed.seed), {}).items()
+    }
+    return dataclasses.replace(seed, metrics={**seed.metrics, **more})
+
+  arms = [
+    dataclasses.replace(arm, seeds=[of_seed(arm.name, s) for s in arm.seeds])
+    for arm in results.arms
+  ]
+  return dataclasses.replace(results, arms=arms)
 
 
 def _parse(found: dict[str, Any]) -> Results:

@@ -138,9 +138,11 @@ def score_tags(logits: np.ndarray, tags: np.ndarray) -> Scores:
     tags: [N, K], in [0, 1] or -1 where nobody knows.
 
   Returns:
-    "map", "roc_auc" and "macro_f1", each [S], and as "per_class" the average
-    precision of each class, [S, K].
+    "map", "roc_auc" and "macro_f1", each [S], NaN where a known tag's logit is;
+    and as "per_class" the average precision of each class, [S, K].
   """
+  # A class without both answers has no value; a network without one has none.
+  broken = np.isnan(logits[:, tags >= 0]).any(axis=1)
   found = [
     {
       "per_class": metrics.average_precision(one, tags),
@@ -149,8 +151,10 @@ def score_tags(logits: np.ndarray, tags: np.ndarray) -> Scores:
     }
     for one in logits
   ]
-  for one in found:
+  for one, nothing in zip(found, broken, strict=True):
     one["map"] = metrics.macro_mean(one["per_class"])
+    if nothing:
+      one["map"] = one["roc_auc"] = np.nan
   return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 

@@ -262,6 +262,7 @@ def _check_arms(config: Config) -> None:
       raise ValueError(
         f"{key} {name!r} is not among the arms: {', '.join(arms)}"
       )
+  readers: dict[str, Any] = {}
   for name in arms:
     if not _ARM_NAME.fullmatch(name):
       raise ValueError(
@@ -277,7 +278,9 @@ def _check_arms(config: Config) -> None:
         f" accumulate {train['accumulate']}"
       )
     checks.one_of(_STARTS, **{f"{path}teacher_start": mine["teacher_start"]})
-    reading.check_arm(mine, path)
+    reading.check_arm(mine, path, readers)
+    if mine["student_reads"] == "embedding":
+      readers[name] = mine["student"]
     checks.one_of(_TOGETHER, **{f"{path}training.together": train["together"]})
     checks.one_of(
       ("batch", "full", "train"), **{f"{path}starts.source": starts["source"]}

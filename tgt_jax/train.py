@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from typing import Any
@@ -43,6 +44,7 @@ from tgt_jax.experiment import (
   student_folder,
 )
 from tgt_jax.splits import load_sets
+from tgt_jax.teachers import Frozen
 
 
 def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
@@ -185,9 +187,7 @@ def _train_group(
     cadence=fit.Cadence(**config["cadence"]),
     evaluate=check,
     best_metric=_best_metric(config) if validates else None,
-    start=beginnings.of_arm(
-      config, arm, experiment.prepared.frozen, experiment.embeddings("train")
-    ),
+    start=_start(experiment, arm),
   )
   fitted = fit.fit(job, experiment.prepared.frozen, experiment.runtime)
   variables = _final(fitted.state)
@@ -211,6 +211,25 @@ def _train_group(
       for s in found
     ],
   }
+
+
+def _start(experiment: Experiment, arm: build.Arm) -> Any:
+  """What the arm's participants begin with; see `beginnings.of_arm`."""
+  return beginnings.of_arm(
+    arm.config,
+    arm,
+    experiment.prepared.frozen,
+    experiment.embeddings("train"),
+    functools.partial(_first_student, experiment),
+  )
+
+
+def _first_student(experiment: Experiment, name: str) -> Frozen:
+  """What the first seed of an arm has learned."""
+  seed = experiment.config["seed"]
+  folder = student_folder(experiment.workdir, name, seed)
+  student = export.load_student(folder, allow_imports=True)
+  return Frozen(student.params, student.model_state)
 
 
 def _final(state: Any) -> tuple[Any, Any]:

@@ -5,6 +5,9 @@ What a student has learned beyond its task shows on another one: the student
 stays as it is, and a linear classifier learns the other task from its
 embedding. Students that were taught by embeddings are said to do better here
 (arXiv 2402.06761).
+
+What is found goes into the run's `transfer.json` too, so that
+`python -m tgt_jax.compare RUN --metric=SPLIT/probe_accuracy` shows it.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from tgt_jax import (
   networks,
   registry,
   results as results_lib,
+  scoring,
   settings,
   tables,
   teach,
@@ -43,6 +47,7 @@ from tgt_jax.data import draws
 from tgt_jax.types import Network
 
 _BATCH = 256
+_ENCODER = "encoder"
 
 
 class Probed(NamedTuple):
@@ -51,32 +56,51 @@ class Probed(NamedTuple):
   Attributes:
     name: of the arm, or "encoder".
     width: numbers of the embedding.
-    accuracies: of each seed, in [0, 1].
+    scores: of each seed by metric, in [0, 1].
   """
 
   name: str
   width: int
-  accuracies: list[float]
+  scores: dict[int, dict[str, float]]
 
 
 def probe(
   train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> float:
-  """Accuracy of logistic regression on standardised embeddings.
+) -> dict[str, float]:
+  """Scores of logistic regression on standardised embeddings.
 
-  The penalty is scikit-learn's default, C = 1.
+  The penalty is scikit-learn's default, C = 1. Of tags each has a regression of
+  its own, on the examples that know it; one of which those are all alike is
+  told by chance.
 
   Args:
-    train: embeddings [N, D] and labels [N].
+    train: embeddings [N, D], and labels [N] or tags [N, K], in [0, 1] or -1
+      where nobody knows.
     test: the same of what is scored.
+
+  Returns:
+    "probe_accuracy"; of tags "probe_map" and "probe_roc_auc".
   """
+  x, y = train
+  if y.ndim == 1:
+    return {"probe_accuracy": float(_fit(x, y).score(*test))}
+  logits = np.zeros(test[1].shape)
+  for tag in range(y.shape[1]):
+    known = y[:, tag] >= 0
+    yes = y[known, tag] > 0.5
+    if yes.any() and not yes.all():
+      logits[:, tag] = _fit(x[known], yes).decision_function(test[0])
+  found = scoring.score_tags(logits[None], test[1])
+  return {f"probe_{name}": float(found[name][0]) for name in ("map", "roc_auc")}
+
+
+def _fit(x: np.ndarray, y: np.ndarray) -> Any:
   from sklearn import linear_model, pipeline, preprocessing
 
-  found = pipeline.make_pipeline(
+  return pipeline.make_pipeline(
     preprocessing.StandardScaler(),
     linear_model.LogisticRegression(max_iter=1000),
-  )
-  return float(found.fit(*train).score(*test))
+  ).fit(x, y)
 
 
 def fitted_inputs(images: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -128,6 +152,11 @@ def _check_fits(config: settings.Config, train: data.Source) -> None:
       f"{train.name} has {train.text.tokenizer.vocab_size} token ids, the run's"
       f" students know {words}: give the run's tokenizer to the data"
     )
+  if train.targets is not None and train.tags is None:
+    raise ValueError(
+      f"{train.name} has grades, which a classifier cannot learn: choose data"
+      " with labels or tags"
+    )
 
 
 def transfer(
@@ -141,12 +170,15 @@ def transfer(
   Args:
     workdir: the run's folder.
     dataset: the other data.
-    train_size: examples to learn from, the first of a fixed order; 0: all.
+    train_size: examples to learn from, the first of a fixed order; 0, or more
+      than there are: all.
 
   Raises:
     FileNotFoundError: no finished run there.
     ValueError: the data do not fit its students.
   """
+  if train_size < 0:
+    raise ValueError(f"train_size must be >= 0, got {train_size}")
   found = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
   runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
@@ -157,12 +189,12 @@ def transfer(
   shape = tuple(config["input_shape"])
   _check_fits(config, train)
 
-  def score(network: Network, arrays: Any) -> tuple[int, float]:
+  def score(network: Network, arrays: Any) -> tuple[int, dict[str, float]]:
     ask = _embedder(network, shape)
     pairs = [
       (
         answers.compute(ask, arrays, source, runtime, _BATCH)["embedding"],
-        source.labels,
+        source.labels if source.tags is None else source.tags,
       )
       for source in (train, dataset.test)
     ]
@@ -173,45 +205,59 @@ def transfer(
     mine = settings.arm_config(config, arm.name)
     if mine["student_reads"] != "input":
       continue  # It reads what the other data have not.
-    scores: list[float] = []
+    scores: dict[int, dict[str, float]] = {}
     width = 0
     for seed in arm.seeds:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       student = export.load_student(folder, allow_imports=True)
       arrays = teachers.Frozen(student.params, student.model_state)
-      width, accuracy = score(student.network, arrays)
-      scores.append(accuracy)
-      print(f"{arm.name}, seed {seed.seed}: {accuracy:.3f}", file=sys.stderr)
+      width, scores[seed.seed] = score(student.network, arrays)
+      said = ", ".join(f"{n} {v:.3f}" for n, v in scores[seed.seed].items())
+      print(f"{arm.name}, seed {seed.seed}: {said}", file=sys.stderr)
     rows.append(Probed(arm.name, width, scores))
   if networks.has_encoder(config):
     arrays = teach.encoder(config, workdir, runtime)["encoder"]
     one = networks.network(config, config["encoder"])
-    width, accuracy = score(one, arrays)
-    rows.append(Probed("encoder", width, [accuracy]))
+    width, values = score(one, arrays)
+    rows.append(Probed(_ENCODER, width, {config["seed"]: values}))
+  results_lib.add_probes(
+    workdir,
+    dataset.test.name,
+    {row.name: row.scores for row in rows if row.name != _ENCODER},
+  )
   return rows
 
 
 def table(rows: list[Probed], source: data.Source) -> tables.Table:
   """The probes as a table."""
-  best = max(
-    (r for r in rows if r.name != "encoder"),
-    key=lambda r: float(np.mean(r.accuracies)),
-    default=None,
-  )
+  names = list(next(iter(rows[0].scores.values()))) if rows else []
+  values = lambda row, name: [one[name] for one in row.scores.values()]
+  students = [row for row in rows if row.name != _ENCODER]
+  best = {
+    (
+      max(
+        range(len(students)),
+        key=lambda i: float(np.mean(values(students[i], name))),
+      ),
+      column,
+    )
+    for column, name in enumerate(names, 1)
+    if students
+  }
   return tables.Table(
-    header=["arm", f"accuracy % on {source.name}", "numbers"],
+    header=["arm", *map(measures.label, names), "numbers"],
     rows=[
       [
         row.name,
-        measures.format_spread("accuracy", row.accuracies),
+        *(measures.format_spread(name, values(row, name)) for name in names),
         str(row.width),
       ]
       for row in rows
     ],
-    rules=[len(rows) - 1] if rows and rows[-1].name == "encoder" else (),
-    best=frozenset({(rows.index(best), 1)} if best else ()),
+    rules=[len(students)] if 0 < len(students) < len(rows) else (),
+    best=frozenset(best),
     notes=[
-      f"Logistic regression on embeddings; {len(source)} examples tested on."
+      f"Logistic regression, tested on {source.name}, {len(source)} examples."
     ],
   )
 
@@ -240,6 +286,11 @@ def main(arguments: list[str] | None = None) -> int:
   options = parser.parse_args(arguments)
   try:
     spec: Mapping[str, Any] = json.loads(options.data)
+    if not isinstance(spec, dict):
+      raise ValueError(
+        f'--data: expected a JSON object such as {{"name": "digits"}}, got'
+        f" {options.data}"
+      )
     dataset = registry.build(data.DATASETS, spec, family="data set")
     rows = transfer(options.workdir, dataset, train_size=options.train_size)
   except (ValueError, OSError) as error:

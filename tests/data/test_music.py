@@ -142,6 +142,12 @@ def test_embeddings_in_one_array(archive):
   listed.write_text(json.dumps(_KEYS[:9]))
   with pytest.raises(ValueError, match="panns.npy: 10 rows but 9 keys"):
     _openmic(archive, embedding="panns")
+  listed.write_text(json.dumps([*_KEYS[:9], _KEYS[0]]))
+  with pytest.raises(ValueError, match=f"panns.npy: two rows for {_KEYS[0]}"):
+    _openmic(archive, embedding="panns")
+  listed.write_text(json.dumps({key: 9 - i for i, key in enumerate(_KEYS)}))
+  with pytest.raises(ValueError, match="expected a list of the keys"):
+    _openmic(archive, embedding="panns")
 
 
 def test_what_is_missing_is_named(archive):
@@ -167,6 +173,7 @@ def test_what_is_missing_is_named(archive):
   [
     (0, np.zeros((2, 3, 4)), r"expected an array \[mels, frames\], got"),
     (3, np.zeros((2, 3)), r"the shape \(4, 6, 1\) of .*, got \(2, 3, 1\)"),
+    (3, np.full((4, 6), np.nan), "a value is not finite"),
     (3, np.array(["a"], object), "not a whole .npy file: Object arrays"),
   ],
 )
@@ -175,6 +182,32 @@ def test_damaged_spectrograms_are_named(archive, name, value, message):
   np.save(path, value, allow_pickle=True)
   with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
     _openmic(archive).train.read(np.arange(8))
+
+
+@pytest.mark.parametrize(
+  "name, change, message",
+  [
+    ("Y_true", None, "there is no array Y_true, only .*Get the file again"),
+    ("Y_true", lambda a: a[:9], "Y_true has 9 rows, sample_key 10"),
+    ("Y_true", lambda a: a * np.nan, "Y_true: some values are not finite"),
+    ("X", lambda a: a[:9], "X has 9 rows, sample_key 10"),
+  ],
+)
+def test_damaged_arrays_of_openmic(archive, name, change, message):
+  path = archive / "openmic-2018.npz"
+  with np.load(path, allow_pickle=True) as content:
+    kept = dict(content)
+  kept[name] = None if change is None else change(kept[name])
+  np.savez(path, **{k: v for k, v in kept.items() if v is not None})
+  with pytest.raises(ValueError, match=message):
+    _openmic(archive, embedding="npz")
+
+
+def test_every_class_of_openmic_has_its_column(archive):
+  path = archive / "class-map.json"
+  path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), 0)))
+  with pytest.raises(ValueError, match="every class's own column, 0 to 2"):
+    _openmic(archive)
 
 
 def test_a_clip_is_in_one_split(archive):

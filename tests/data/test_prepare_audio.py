@@ -92,6 +92,13 @@ def test_what_went_wrong_is_said(folder, tmp_path, monkeypatch):
   sound.write_bytes(b"noise")
   with pytest.raises(SystemExit, match=f"{sound.name}: cannot be decoded"):
     _main(monkeypatch, "openmic", f"--data_dir={folder}")
+  for values, message in (
+    (np.full(100, np.nan, np.float32), "values are not finite"),
+    (np.zeros(0, np.float32), "no sound"),
+  ):
+    soundfile.write(sound, values, 16000, "FLOAT", format="WAV")
+    with pytest.raises(SystemExit, match=f"{sound.name}: {message}"):
+      _main(monkeypatch, "openmic", f"--data_dir={folder}")
   sound.unlink()
   with pytest.raises(SystemExit, match=f"there is no .*{sound.name}"):
     _main(monkeypatch, "openmic", f"--data_dir={folder}")

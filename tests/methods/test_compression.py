@@ -195,15 +195,70 @@ def test_an_autoencoder_learns_to_give_the_embedding_back():
 
 def test_frames_are_compared_one_by_one():
   parts, batch = world(frames=T)
-  recipe = methods.compress(parts, feature=-1)
-  terms, _, params, state = evaluate(recipe, parts, batch)
-  said, _ = parts.student.apply(params["student"], {}, batch["input"])
+  said, _ = parts.student.apply(
+    begin(methods.compress(parts), parts, batch)[0]["student"],
+    {},
+    batch["input"],
+  )
   own = np.mean(said.features[-1], axis=1)
+  assert own.shape[1] == 3 and T == 4
+  recipe = methods.compress(
+    parts, feature=-1, student_repeat=4, teacher_repeat=3
+  )
+  terms, _, params, state = evaluate(recipe, parts, batch)
   other = compact(parts, params, state, batch).features[-1][:, :, 0]
-  length = min(own.shape[1], T)
-  each = [np.mean(DCOR(own[:, t], other[:, t])) for t in range(length)]
-  assert length > 1
+  each = [np.mean(DCOR(own[:, t // 4], other[:, t // 3])) for t in range(12)]
   np.testing.assert_allclose(terms["loss/embedding"], np.mean(each), rtol=1e-5)
+  # Not the first half of the one with the whole of the other.
+  wrong = methods.compress(parts, feature=-1, student_repeat=2)
+  with pytest.raises(ValueError, match="6 and 4 are not of the same time"):
+    evaluate(wrong, parts, batch)
+
+
+def test_one_frame_is_repeated_only_if_asked_to():
+  parts, batch = world(frames=1, width=0)
+  options = {"objective": "none", "feature": -1}
+  mean, *_ = evaluate(methods.compress(parts, **options), parts, batch)
+  recipe = methods.compress(parts, **options, teacher_repeat=3)
+  each, _, params, _ = evaluate(recipe, parts, batch)
+  said, _ = parts.student.apply(params["student"], {}, batch["input"])
+  own, other = np.mean(said.features[-1], axis=1), batch["embedding"][:, 0, 0]
+  np.testing.assert_allclose(
+    mean["loss/embedding"], np.mean(DCOR(own.mean(1), other)), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    each["loss/embedding"],
+    np.mean([np.mean(DCOR(own[:, t], other)) for t in range(3)]),
+    rtol=1e-5,
+  )
+
+
+def test_logits_of_tags_are_distilled_where_they_are_known():
+  """As EAsT has it: the mean over the batch's known entries."""
+  parts, batch = world(width=0)
+  parts = parts._replace(
+    label_loss=losses.binary_cross_entropy, distance=losses.bernoulli_kl
+  )
+  tags = np.random.default_rng(1).integers(-1, 2, (B, K)).astype(np.float32)
+  recipes = (
+    methods.compress(parts, objective="none", distill=0.5),
+    methods.METHODS["kd"](parts),
+  )
+  for recipe in recipes:
+    recipe = recipe if hasattr(recipe, "loss") else methods.Recipe(recipe)
+    terms, _, params, _ = evaluate(recipe, parts, {**batch, "label": tags})
+    logits = parts.student.apply(params["student"], {}, batch["input"])[
+      0
+    ].logits
+    single = lambda s, t: losses.bernoulli_kl(s[..., None], t[..., None])
+    entries = single(logits, batch["teacher_logits"])
+    np.testing.assert_allclose(
+      terms["loss/distill"], np.mean(entries[tags >= 0]), rtol=1e-5
+    )
+    nothing = {**batch, "label": np.full_like(tags, -1)}
+    terms, grads, *_ = evaluate(recipe, parts, nothing)
+    assert terms["loss/distill"] == 0
+    assert np.all(np.isfinite(grads["student"]["head"]["kernel"]))
 
 
 def test_a_projector_meets_the_other_side_s_width():
@@ -215,7 +270,7 @@ def test_a_projector_meets_the_other_side_s_width():
   _, grads, params, _ = evaluate(recipe, parts, batch)
   assert params["projector"]["kernel"].shape == (4, 5)
   assert np.any(grads["projector"]["kernel"])
-  with pytest.raises(ValueError, match=r"\(8, 4\)"):
+  with pytest.raises(ValueError, match="4 numbers, the other 5.*projector"):
     evaluate(methods.compress(parts), parts, batch)
 
 

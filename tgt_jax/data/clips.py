@@ -161,8 +161,16 @@ def of_array(
   Raises:
     ValueError: a key that is not known, or numbers that differ.
   """
+  if not isinstance(known, (list, tuple)):
+    raise ValueError(
+      f"{what}: expected a list of the keys of its rows in order, got a"
+      f" {type(known).__name__}"
+    )
   if len(values) != len(known):
     raise ValueError(f"{what}: {len(values)} rows but {len(known)} keys")
+  if len(set(known)) < len(known):
+    twice = next(key for key in known if known.count(key) > 1)
+    raise ValueError(f"{what}: two rows for {twice}")
   place = {key: row for row, key in enumerate(known)}
   absent = [key for key in keys if key not in place]
   if absent:
@@ -184,10 +192,15 @@ def spectrogram(value: Array) -> Array:
   """Returns an image [mels, frames, 1] of a file's [mels, frames].
 
   Raises:
-    ValueError: another shape.
+    ValueError: another shape, or values that are not finite.
   """
   if value.ndim != 2 or not value.size:
     raise ValueError(f"expected an array [mels, frames], got {value.shape}")
+  if not np.isfinite(value).all():
+    raise ValueError(
+      "a value is not finite: is the sound damaged? Delete this file and prepare"
+      " the clip again from a whole one"
+    )
   return value[..., None]
 
 

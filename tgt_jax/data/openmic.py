@@ -34,14 +34,45 @@ def _splits(
   return found
 
 
-def _tags(content: Any, path: pathlib.Path) -> np.ndarray:
+def _class_names(path: pathlib.Path) -> list[str]:
+  """Returns the classes in the order of their columns."""
+  order = files.read_json(path)
+  if sorted(order.values()) != list(range(len(order))):
+    raise ValueError(
+      f"{path}: expected every class's own column, 0 to {len(order) - 1}, got"
+      f" {dict(order)}"
+    )
+  return sorted(order, key=order.__getitem__)
+
+
+def _array(
+  content: Any, name: str, size: int, path: pathlib.Path
+) -> np.ndarray:
+  """Returns an array of openmic-2018.npz with a row for each of its clips."""
+  if name not in content:
+    raise ValueError(
+      f"{path}: there is no array {name}, only {', '.join(content)}. Get the"
+      f" file again from {_HOME}"
+    )
+  found: np.ndarray = content[name]
+  if len(found) != size:
+    raise ValueError(
+      f"{path}: {name} has {len(found)} rows, sample_key {size}. Get the file"
+      f" again from {_HOME}"
+    )
+  return found
+
+
+def _tags(content: Any, size: int, path: pathlib.Path) -> np.ndarray:
   """Returns 1, 0 or -1 for unknown, [N, K], of what the crowd answered."""
-  truth, known = content["Y_true"], content["Y_mask"]
+  truth, known = (_array(content, n, size, path) for n in ("Y_true", "Y_mask"))
   if truth.ndim != 2 or truth.shape != known.shape:
     raise ValueError(
       f"{path}: Y_true and Y_mask: expected one shape [N, K], got"
       f" {truth.shape} and {known.shape}"
     )
+  if not np.isfinite(truth).all():
+    raise ValueError(f"{path}: Y_true: some values are not finite")
   decided = known.astype(bool) & (truth != 0.5)
   return np.where(decided, truth > 0.5, -1).astype(np.float32)
 
@@ -129,13 +160,14 @@ def openmic(
     raise ValueError(f"validation must be in [0, 1), got {validation}")
   folder = COLLECTION.locate(data_dir)
   path = folder / "openmic-2018.npz"
-  order = files.read_json(folder / "class-map.json")
-  names = sorted(order, key=order.__getitem__)
+  names = _class_names(folder / "class-map.json")
   keys = pickles.read_strings(path, "sample_key")
   row = {key: place for place, key in enumerate(keys)}
   with np.load(path) as content:
-    every = _tags(content, path)
-    vggish: Any = content["X"] if embedding == _SHIPPED else None
+    every = _tags(content, len(keys), path)
+    vggish: Any = None
+    if embedding == _SHIPPED:
+      vggish = _array(content, "X", len(keys), path)
   splits: Mapping[str, Sequence[str]] = _splits(folder, split)
   absent = [key for part in splits.values() for key in part if key not in row]
   if absent:

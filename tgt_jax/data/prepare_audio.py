@@ -58,7 +58,15 @@ def read_sound(path: pathlib.Path, sample_rate: int, seconds: float) -> Any:
   try:
     sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
   except soundfile.SoundFileError as error:
-    raise ValueError(f"{path}: cannot be decoded: {error}") from error
+    raise ValueError(
+      f"{path}: cannot be decoded: {error}. Get it again, or leave the clip out"
+      " of the split files"
+    ) from error
+  if not len(sound) or not np.isfinite(sound).all():
+    raise ValueError(
+      f"{path}: {'values are not finite' if len(sound) else 'no sound'}. Get it"
+      " again, or leave the clip out of the split files"
+    )
   sound = sound.mean(axis=1)
   if rate != sample_rate:
     from scipy import signal

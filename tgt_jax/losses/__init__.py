@@ -86,7 +86,11 @@ from tgt_jax.losses.tables import (
   embedding_distance_factory,
   label_loss_factory,
 )
-from tgt_jax.losses.tags import bernoulli_kl, binary_cross_entropy
+from tgt_jax.losses.tags import (
+  bernoulli_kl,
+  binary_cross_entropy,
+  where_known,
+)
 from tgt_jax.losses.transforms import (
   logit_standardisation,
   standardised,
@@ -139,5 +143,6 @@ __all__ = [
   "unbiased_distance_correlation",
   "update_bank",
   "variational_information",
+  "where_known",
   "with_priors",
 ]

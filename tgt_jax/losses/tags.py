@@ -7,6 +7,8 @@ are floats in [0, 1], 1 for yes; -1 says that nobody knows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -58,6 +60,37 @@ def binary_cross_entropy(
   examples = jnp.sum(jnp.any(kept, axis=1), dtype=logits.dtype)
   share = examples / jnp.maximum(jnp.sum(known, dtype=logits.dtype), 1.0)
   return share * jnp.sum(jnp.where(known, entries, 0.0), axis=1)
+
+
+def where_known(
+  distance: Callable[[Array, Array], Array],
+  student_logits: Array,
+  teacher_logits: Array,
+  labels: Array | None,
+) -> Array:
+  """A distance of logits on the known tags of a batch; on all, of classes.
+
+  An unknown tag adds nothing, and the mean over the batch is the mean over its
+  known entries, as in `binary_cross_entropy` and as EAsT distils (arXiv
+  2306.17424, L_KD). The distance is to compare tag by tag and to average over
+  them, as `bernoulli_kl` does.
+
+  Args:
+    distance: `(student logits, teacher logits) -> [B]`, zero where they agree.
+    student_logits: scores, [B, K].
+    teacher_logits: scores, [B, K].
+    labels: tags [B, K], -1 for unknown; or classes or grades [B], or None.
+
+  Returns:
+    One value per example, [B].
+  """
+  if labels is None or labels.ndim < 2:
+    return distance(student_logits, teacher_logits)
+  known = labels != UNKNOWN
+  # Where they agree, neither value nor slope is left.
+  agreed = jax.lax.stop_gradient(student_logits).astype(teacher_logits.dtype)
+  values = distance(student_logits, jnp.where(known, teacher_logits, agreed))
+  return values * (known.size / jnp.maximum(jnp.sum(known), 1))
 
 
 def bernoulli_kl(

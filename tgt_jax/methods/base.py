@@ -53,12 +53,14 @@ class Recipe(NamedTuple):
     feedback: whether a batch needs "feedback", held-out examples.
     untaught: those of `others` whose logits learn from nothing; they are not
       scored.
+    still: those of `others` whose parameters stay as they begin.
   """
 
   loss: LossFn
   others: Mapping[str, InitFn] = {}
   feedback: bool = False
   untaught: tuple[str, ...] = ()
+  still: tuple[str, ...] = ()
 
 
 class Learner(NamedTuple):

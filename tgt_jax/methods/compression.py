@@ -30,7 +30,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, metrics as metrics_lib, models, rng as rng_lib
+from tgt_jax import (
+  checks,
+  losses,
+  metrics as metrics_lib,
+  models,
+  rng as rng_lib,
+)
 from tgt_jax.methods import likeness as likeness_lib
 from tgt_jax.methods.base import (
   Aux,
@@ -94,14 +100,18 @@ def compress(
     objective: what the compressor learns from: "labels"; "reconstruction" of
       the embedding by a linear decoder (an autoencoder); "none".
     stop_gradient: whether the distance leaves the compressor alone. Without,
-      both sides move towards each other, and may meet in a constant.
+      both sides move towards each other, and may meet in a constant. With it
+      and objective "none" the compressor stays as `config.compressor_start`
+      has it: trained before the student (two stages) where that is an arm.
     distill: share of distillation on logits in the distance's weight: EAsT-KD
       has 0.3.
     feature: which of the student's features is compared; None: its embedding.
       One with frames, [B, H, T, C], is compared frame by frame, where the
       teacher's embedding has frames too.
     student_repeat: how often each frame of the student's side is repeated, so
-      that both sides have frames of one length; what is longer is cut.
+      that both sides have frames of one length; a tenth may be cut off the
+      longer one's end. Of one frame that is not repeated the other side's mean
+      is taken.
     teacher_repeat: the same of the teacher's side.
     projector: a linear map of the student's side to the width of the other,
       learned with it; distances that do not compare coordinates do without.
@@ -120,11 +130,18 @@ def compress(
   like = _likeness(parts, likeness, projector, repeat, negatives, num_examples)
   compare = _comparison(like, feature)
   recipe_loss = _loss(parts, compare, weight, distill, objective, stop_gradient)
+  stays = _stays(parts, objective, stop_gradient)
   return Recipe(
     recipe_loss,
     _others(parts, objective, feature, like),
     untaught=() if objective == "labels" else ("compressor",),
+    still=("compressor",) if stays else (),
   )
+
+
+def _stays(parts: Parts, objective: str, stop_gradient: bool) -> bool:
+  """Whether there is a compressor that learns from nothing."""
+  return parts.compressor is not None and objective == "none" and stop_gradient
 
 
 def _check(parts: Parts, objective: str, stop_gradient: bool) -> None:
@@ -152,6 +169,7 @@ def _loss(
 ) -> LossFn:
   """The loss of the module docstring; see `compress`."""
   held = jax.lax.stop_gradient if stop_gradient else lambda a: a
+  learns = not _stays(parts, objective, stop_gradient)
 
   def loss(params, model_state, frozen, batch, rng, step):
     del step
@@ -165,7 +183,7 @@ def _loss(
       rng=rng_lib.stream(rng, "dropout"),
     )
     embedding = _joined(*pair(lambda some: _embedding(parts, frozen, some)))
-    compact = _compact(parts, params, model_state, embedding, rng)
+    compact = _compact(parts, params, model_state, embedding, rng, learns)
     changed = {"student": state}
     if parts.compressor is not None:
       changed["compressor"] = compact.state
@@ -176,16 +194,17 @@ def _loss(
       parted(compact._replace(state={})),
     )
     compared = batch if points is None else points
-    target = held(compact.frames)
     mask, other = batch.get("mask"), compared.get("mask")
-    alike, moved = compare(params, model_state, outputs, target, compared, rng)
+    told = outputs, held(compact.frames), compared
+    alike, moved = compare(params, model_state, *told, rng)
     terms = {
       "label": (1.0 - weight, parts.label_loss(named.logits, labels), mask),
       "embedding": (weight * (1.0 - distill), alike, other),
     }
     if distill:
       said = teacher_logits(parts, frozen, compared)
-      values = parts.distance(outputs.logits, said)
+      tags = labels if points is None else None
+      values = losses.where_known(parts.distance, outputs.logits, said, tags)
       terms["distill"] = (weight * distill, values, other)
     if objective == "labels":
       terms["compressor"] = (1.0, parts.label_loss(known.logits, labels), mask)
@@ -249,6 +268,7 @@ def _compact(
   model_state: ModelState,
   embedding: Array,
   rng: Array,
+  learns: bool,
 ) -> _Compact:
   if parts.compressor is None:
     return _Compact(embedding, None, {})
@@ -256,7 +276,7 @@ def _compact(
     params["compressor"],
     model_state["compressor"],
     embedding,
-    train=True,
+    train=learns,
     rng=rng_lib.stream(rng, "compressor"),
   )
   return _Compact(_frames_of(outputs), outputs.logits, state)
@@ -306,7 +326,17 @@ def _likeness(
     ValueError: another name, or there is no distance.
   """
   checks.one_of(_LIKENESSES, likeness=by)
+  if projector and by != "distance":
+    raise ValueError(
+      f"compress: likeness {by!r} maps the student's side by itself: set"
+      " projector to False"
+    )
   if by == "memory":
+    if repeat != (1, 1):
+      raise ValueError(
+        "compress: likeness 'memory' compares means over frames: set"
+        " student_repeat and teacher_repeat to 1"
+      )
     return likeness_lib.by_memory(num_examples, negatives=negatives)
   if by == "variance":
     return likeness_lib.by_variance(repeat=repeat)

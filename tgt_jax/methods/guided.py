@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax import checks, losses, metrics as metrics_lib, rng as rng_lib
 from tgt_jax.methods import neighbours as neighbours_lib
 from tgt_jax.methods.base import (
   Aux,
@@ -161,7 +161,7 @@ def guided(
     raise ValueError("weights.generated needs neighbours to generate from")
 
   def loss(params, model_state, frozen, batch, rng, step):
-    x, mask = batch["input"], batch.get("mask")
+    x, labels, mask = batch["input"], batch["label"], batch.get("mask")
     shown = None
     if weights.generated and neighbours is not None:
       shown = make_neighbours(
@@ -188,11 +188,12 @@ def guided(
 
     total, metrics = jnp.zeros(()), {}
     if weights.label:
-      values = parts.label_loss(logits, batch["label"])
+      values = parts.label_loss(logits, labels)
       total += weights.label * weighted_mean(values, mask)
       metrics["loss/label"] = metrics_lib.mean(values, mask)
     if weights.distill:
-      values = parts.distance(logits, teacher_logits(parts, frozen, batch))
+      said = teacher_logits(parts, frozen, batch)
+      values = losses.where_known(parts.distance, logits, said, labels)
       total += weights.distill * weighted_mean(values, mask)
       metrics["loss/distill"] = metrics_lib.mean(values, mask)
     if shown is not None:
@@ -201,9 +202,8 @@ def guided(
       total += weights.generated * weighted_mean(shown.weight * values, there)
       metrics["loss/generated"] = metrics_lib.mean(values, there)
       metrics |= _explore_metrics(batch, shown, num_generated)
-    metrics["train/accuracy"] = metrics_lib.accuracy(
-      logits, metrics_lib.nearest(batch["label"]), mask=mask
-    )
+    nearest = metrics_lib.nearest(labels)
+    metrics["train/accuracy"] = metrics_lib.accuracy(logits, nearest, mask=mask)
     return total, Aux(metrics, {**model_state, "student": student_state})
 
   return loss

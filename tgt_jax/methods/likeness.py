@@ -47,13 +47,27 @@ def kernel(rng: Array, shape: tuple[int, int]) -> Array:
 def _aligned(
   student: Array, teacher: Array, repeat: tuple[int, int]
 ) -> tuple[Array, Array]:
-  """Both sides with one number of frames; the mean where one has no frames."""
-  alone = 1 in (student.shape[1], teacher.shape[1])
+  """Both sides with one number of frames; the mean where one has no frames.
+
+  Raises:
+    ValueError: frames that are not of the same time.
+  """
+  frames = student.shape[1], teacher.shape[1]
+  long = [count * times for count, times in zip(frames, repeat, strict=True)]
+  if 1 in long and max(repeat) == 1:
+    return losses.align(student, teacher, student_repeat=-1, teacher_repeat=-1)
+  if min(long) < 0.9 * max(long):
+    raise ValueError(
+      f"compress: the student has {frames[0]} frames, {repeat[0]} times each,"
+      f" and the teacher {frames[1]}, {repeat[1]} times: {long[0]} and {long[1]}"
+      " are not of the same time. Set method.student_repeat or"
+      " method.teacher_repeat so that they are within a tenth"
+    )
   return losses.align(
     student,
     teacher,
-    student_repeat=-1 if alone else repeat[0],
-    teacher_repeat=-1 if alone else repeat[1],
+    student_repeat=repeat[0],
+    teacher_repeat=repeat[1],
   )
 
 
@@ -82,8 +96,17 @@ def by_distance(
     if projector:
       student = student @ params["projector"]["kernel"]
     pair = _aligned(student, teacher, repeat)
-    values = losses.over_frames(distance)(*pair, where=_counted(batch))
-    return values, {}
+    widths = student.shape[-1], teacher.shape[-1]
+    try:
+      return losses.over_frames(distance)(*pair, where=_counted(batch)), {}
+    except ValueError as error:
+      if widths[0] == widths[1]:
+        raise
+      raise ValueError(
+        f"compress: the student's side has {widths[0]} numbers, the other"
+        f" {widths[1]}, and the distance compares them one by one: set"
+        " method.projector to True, or choose one that does not"
+      ) from error
 
   def init(rng: Array, widths: tuple[int, int]) -> tuple[Params, ModelState]:
     return {"kernel": kernel(rng, widths)}, {}
