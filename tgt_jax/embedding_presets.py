@@ -124,7 +124,7 @@ def smoke_tags(config: Any) -> None:
   config.input_shape = (32, 48, 1)
   frames = 0 if config.encoder.name else 4
   config.embedding_shape = (max(1, frames), 1, 16)
-  small = {"widths": (4, 8), "spatial": "mean"}
+  small = {"widths": (4, 8), "dense_widths": (), "spatial": "mean"}
   with config.unlocked():
     config.data = {
       "name": "tones",
