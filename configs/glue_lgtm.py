@@ -41,7 +41,7 @@ def get_config(arg=""):
   """The experiment."""
   names = (*glue_presets.TASKS, "four", "paper", "smoke")
   chosen = presets.options(arg, names)
-  task = next((name for name in glue_presets.TASKS if name in chosen), "mrpc")
+  task = presets.single(chosen, glue_presets.TASKS, "mrpc")
   config = config_lib.default()
   config.title = f"LGTM, {task}"
   config.seeds = 3

@@ -39,8 +39,16 @@ case "${SIZE:=tiny}" in
   *) echo "SIZE: expected tiny or minilm, got $SIZE" >&2 && exit 2 ;;
 esac
 
+for file in "$teacher" "$tokenizer"; do
+  [[ -e "$file" ]] || { echo "there is no $file" >&2 && exit 2; }
+done
+# Other weights or words make other files, and a run of its own.
+contents="$(find "$teacher" "$tokenizer" -type f -exec sha256sum {} + |
+  cut -d' ' -f1 | sort)"
+made="$(sha256sum <<<"$SIZE $contents")"
+
 python="${PYTHON:-python}" tasks="${TASKS:-sst2 mrpc rte}" runs=()
-files="$workdir/files"
+files="$workdir/files/${made:0:12}"
 mkdir -p "$files"
 
 # Makes a file once: NAME MODULE ARGUMENT...

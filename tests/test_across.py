@@ -44,8 +44,8 @@ def test_the_table_by_hand():
   ]
   assert table.rows == [
     ["undistilled", "71.0 ± 1.4", "30.0 ± 0.0", "50.5", "1,234", "3.00"],
-    ["lgtm", "82.0 ± 2.8", "35.0 ± 0.0", "58.5", "1,234", "2.50"],
-    ["kd", "80.0 ± 1.4", "–", "–", "1,234", "2.50"],
+    ["lgtm", "82.0 ± 2.8", "35.0 ± 0.0", "58.5", "1,234", "–"],
+    ["kd", "80.0 ± 1.4", "–", "–", "1,234", "–"],
     ["teacher", "90.0", "60.0", "75.0", "99", "–"],
   ]
 
@@ -60,6 +60,12 @@ def test_a_leak_is_said():
   leaking = dataclasses.replace(second.results, leaks=True)
   table = across.table([first, second._replace(results=leaking)])
   assert any(results.LEAK in note for note in table.notes)
+  assert table.header[1:3] == ["mrpc, balanced %", "rte (leaks), few %"]
+  # Also where runs are listed one below the other.
+  _, notes = compare.compare(
+    [first, second._replace(results=leaking)], metric="balanced"
+  )
+  assert f"Warning: rte: {results.LEAK}." in notes
 
 
 @pytest.mark.parametrize(

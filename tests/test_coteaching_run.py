@@ -17,6 +17,7 @@ from tgt_jax import (
   export,
   losses,
   pictures,
+  plan,
   ranking,
   results,
   settings,
@@ -155,6 +156,72 @@ def test_a_chain_of_teachers(tmp_path):
   assert (folder / "assistant-0.safetensors").stat().st_mtime_ns == before
   with pytest.raises(FileNotFoundError, match="without 2 anchors"):
     train.run({**again, "anchors": 2}, tmp_path / "fewer")
+
+
+def test_assistants_are_distilled_as_the_arm_is():
+  def made(*arms, **changes):
+    return settings.checked(
+      config(
+        arms={
+          name: {
+            "method": {"name": name},
+            "distance": {"name": "kl_divergence", "temperature": 4.0},
+          }
+          for name in arms
+        },
+        main_arm=arms[0],
+        assistants=({"name": "mlp", "widths": (12,)},),
+        columns=("accuracy",),
+        **changes,
+      )
+    )
+
+  chained = made("kd", "takd")
+  sets = splits.load_sets(chained)
+  of = lambda found: plan.parts(found, sets, sets.counts)
+  mine = settings.chain(chained)
+  assert mine is not None and mine["distance"]["temperature"] == 4.0
+  assert [part.name for part in of(chained)][-1] == "assistant-0"
+  # Where nobody learns from it there is none.
+  assert settings.chain(made("kd")) is None
+  assert of(made("kd"))[-1].name == "labeler-0"
+  with pytest.raises(ValueError, match="2 files for 1 assistants"):
+    made("takd", assistant_weights=("a", "b"))
+
+
+def test_checkpoints_of_a_labeler_that_does_not_train():
+  made = config(anchors=3)
+  made["labeler_training"]["steps"] = 0
+  assert settings.anchors(made) == 0
+  arms = {"rco": {"method": {"name": "rco"}}}
+  with pytest.raises(ValueError, match="labeler_training.steps above 0"):
+    build.abstract({**made, "arms": arms, "main_arm": "rco"})
+  with pytest.raises(ValueError, match="anchors"):
+    settings.checked(config(anchors=-1))
+
+
+@pytest.mark.parametrize(
+  ("within", "message"),
+  [("nowhere", "no parameter matches"), ("(", "unterminated")],
+)
+def test_a_part_of_the_student_that_is_none(within, message):
+  arms = {"lgtm": {"method": {"name": "lgtm", "within": within}}}
+  made = settings.checked(config(arms=arms))
+  with pytest.raises(
+    ValueError, match=rf"arms.lgtm.method.within: .*{message}"
+  ):
+    build.arm(made, "lgtm", np.full(10, 10))
+
+
+@pytest.mark.parametrize("weight", [1.0, "official", "normalised"])
+@pytest.mark.parametrize("form", ["exact", "finite_difference"])
+def test_networks_of_bfloat16(form, weight):
+  method = {"name": "lgtm", "influence": form, "influence_weight": weight}
+  made = config(arms={"lgtm": {"method": method}})
+  for part in ("student", "labeler"):
+    made[part] = {**made[part], "dtype": "bfloat16"}
+  _, metrics = build.abstract(made)["lgtm"]
+  assert metrics["influence/mean"].total.dtype == np.float32
 
 
 @pytest.mark.parametrize("key", ["ema_decay", "accumulate"])

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import pathlib
 import subprocess
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -132,19 +135,33 @@ def test_text_study_needs_the_weights_it_begins_with(tmp_path):
   assert _text_study(tmp_path)[0].returncode == 2
 
 
-_GLUE = ("--data_dir=glue", "--teacher=tiny", "--tokenizer=words.json")
+@pytest.fixture
+def glue(tmp_path):
+  """Flags that name what there is."""
+  for name in ("tiny", "words.json"):
+    (tmp_path / name).write_text(name)
+  return (
+    "--data_dir=glue",
+    f"--teacher={tmp_path / 'tiny'}",
+    f"--tokenizer={tmp_path / 'words.json'}",
+  )
 
 
-def test_glue_study_makes_files_runs_and_a_table(tmp_path):
+def test_glue_study_makes_files_runs_and_a_table(tmp_path, glue):
   runs = tmp_path / "runs"
-  files = runs / "files"
+  tiny, words = tmp_path / "tiny", tmp_path / "words.json"
+  contents = sorted(
+    hashlib.sha256(path.read_bytes()).hexdigest() for path in (tiny, words)
+  )
+  made = hashlib.sha256(f"minilm {chr(10).join(contents)}\n".encode())
+  files = runs / "files" / made.hexdigest()[:12]
   files.mkdir(parents=True)
   (files / "teacher.safetensors").write_text("made before")
   done, lines = _launch(
     "glue_study.sh",
     tmp_path,
     f"--workdir={runs}",
-    *_GLUE,
+    *glue,
     "--config.seeds=1",
     TASKS="rte mrpc",
     SIZE="minilm",
@@ -152,17 +169,17 @@ def test_glue_study_makes_files_runs_and_a_table(tmp_path):
   assert done.returncode == 0, done.stderr
   weights = "-m tgt_jax.weights"
   assert lines[0] == (
-    f"{weights} convert tiny --to=minilm_l6 --layers=1,3,5"
+    f"{weights} convert {tiny} --to=minilm_l6 --layers=1,3,5"
     f" --out={files}/student.safetensors"
   )
   assert lines[1:5] == [
     (
-      "-m tgt_jax.data.vocabulary --tokenizer=words.json"
+      f"-m tgt_jax.data.vocabulary --tokenizer={words}"
       ' --data={"name": "glue", "task": "rte", "data_dir": "glue"}'
       f" --out={files}/rte.json"
     ),
     *(
-      f"{weights} words {files}/{name}.safetensors --old=words.json"
+      f"{weights} words {files}/{name}.safetensors --old={words}"
       f" --new={files}/rte.json --out={files}/rte-{name}.safetensors"
       for name in ("teacher", "student")
     ),
@@ -178,22 +195,24 @@ def test_glue_study_makes_files_runs_and_a_table(tmp_path):
   assert len(lines) == 10
 
 
-def test_glue_study_stops_where_a_run_was_stopped(tmp_path):
+def test_glue_study_stops_where_a_run_was_stopped(tmp_path, glue):
   done, lines = _launch(
     "glue_study.sh",
     tmp_path,
     f"--workdir={tmp_path / 'r'}",
-    *_GLUE,
+    *glue,
     STOPPED="sst2",
   )
   assert done.returncode == 0
   assert "glue_small.py:sst2 " in lines[-1]
 
 
-def test_glue_study_says_what_is_wrong(tmp_path):
-  done, lines = _launch("glue_study.sh", tmp_path, *_GLUE)
+def test_glue_study_says_what_is_wrong(tmp_path, glue):
+  done, lines = _launch("glue_study.sh", tmp_path, *glue)
   assert done.returncode == 2 and "usage:" in done.stderr
-  flags = ("--workdir=runs", *_GLUE)
+  flags = ("--workdir=runs", *glue)
+  done, lines = _launch("glue_study.sh", tmp_path, *flags, "--teacher=/no/such")
+  assert done.returncode == 2 and "there is no /no/such" in done.stderr
   done, lines = _launch("glue_study.sh", tmp_path, *flags, SIZE="large")
   assert done.returncode == 2 and "got large" in done.stderr
   assert not lines

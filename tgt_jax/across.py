@@ -59,7 +59,9 @@ def table(
     if not any(metric in s.metrics for a in run.results.arms for s in a.seeds):
       raise ValueError(f"{run.name}: no arm has {metric!r}")
   pairs = list(zip(runs, chosen, strict=True))
-  header = ["arm", *(f"{r.name}, {measures.label(m)}" for r, m in pairs)]
+  mark = lambda run: " (leaks)" if run.results.leaks else ""
+  header = ["arm"]
+  header += [f"{r.name}{mark(r)}, {measures.label(m)}" for r, m in pairs]
   rows = []
   for name in _names(runs):
     found = [_of(run, name) for run in runs]
@@ -71,9 +73,10 @@ def table(
     there = [arm for arm in found if arm is not None]
     times = [a.ms_per_step for a in there if a.ms_per_step is not None]
     size = "–".join(f"{n:,}" for n in sorted({a.parameters for a in there}))
-    mark = " (reference)" if there[0].reference else ""
-    took = f"{statistics.fmean(times):.2f}" if times else "–"
-    rows.append([name + mark, *cells, _average(means), size, took])
+    role = " (reference)" if there[0].reference else ""
+    # Tasks differ in length: a mean over some of them is no one's.
+    took = f"{statistics.fmean(times):.2f}" if len(times) == len(runs) else "–"
+    rows.append([name + role, *cells, _average(means), size, took])
   rules = [len(rows)]
   rows.append(_teachers(pairs))
   return tables.Table(

@@ -7,6 +7,7 @@ the other keys are its arguments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from tgt_jax import (
   data,
+  influence,
   learners,
   losses,
   networks,
@@ -36,7 +38,7 @@ from tgt_jax.methods import (
 )
 from tgt_jax.networks import network
 from tgt_jax.settings import Config
-from tgt_jax.types import Method
+from tgt_jax.types import Method, Network
 
 
 class Arm(NamedTuple):
@@ -131,7 +133,7 @@ def arm(
     family="method",
     offered={
       "steps": mine["training"]["steps"],
-      "anchors": mine["anchors"],
+      "anchors": settings.anchors(mine),
       "num_examples": _remembered(mine, counts),
     },
     parts=parts,
@@ -139,8 +141,22 @@ def arm(
   if not isinstance(made, (Recipe, Course)):
     made = Recipe(made)
   method = learners.method(name, made, student, mine)
+  _check_part(mine, name, student)
   rest = tuple(made.others), made.feedback, made.untaught
   return Arm(name, mine, parts, method, *rest)
+
+
+def _check_part(config: Config, name: str, student: Network) -> None:
+  """Raises `ValueError` where a method's part of the student is none."""
+  pattern = config["method"].get("within")
+  if not pattern:
+    return
+  x = networks.zeros(config, config["student_reads"])
+  params, _ = jax.eval_shape(student.init, jax.random.key(0), x)
+  try:
+    influence.matching(params, pattern)
+  except (ValueError, re.error) as error:
+    raise ValueError(f"arms.{name}.method.within: {error}") from error
 
 
 def _remembered(config: Config, counts: np.ndarray) -> int:
@@ -196,7 +212,13 @@ def encoder_method(config: Config) -> Method:
 
 
 def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
-  """Distils one assistant from the one before, or from the labeler."""
+  """Distils one assistant from the one before, or from the labeler.
+
+  Args:
+    config: as the arm sees it that learns from the last one.
+    number: of the assistant.
+    counts: training examples per class.
+  """
   train = config["labeler_training"]
   specs = config["assistants"]
   one = network(config, specs[number])
@@ -213,7 +235,8 @@ def assistant_method(config: Config, number: int, counts: np.ndarray) -> Method:
     disagreement=distance,
     assistants=tuple(network(config, spec) for spec in specs[:number]),
   )
-  loss = takd(parts) if number else kd(parts)
+  options = {k: v for k, v in config["method"].items() if k != "name"}
+  loss = takd(parts, **options) if number else kd(parts, **options)
   return from_loss(
     loss,
     learners.student_init(one),

@@ -43,7 +43,7 @@ from tgt_jax.pairing import (
   paired_difference,
   pool,
 )
-from tgt_jax.results import ArmResult
+from tgt_jax.results import LEAK, ArmResult
 
 FORMATS = (*tables.FORMATS, "json")
 
@@ -138,6 +138,9 @@ def _notes(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
         f"{run.name} is not comparable with {first.name}: it differs in"
         f" {', '.join(different)}."
       )
+  leaks = [run.name for run in runs if run.results.leaks]
+  if leaks:
+    notes.append(f"Warning: {', '.join(leaks)}: {LEAK}.")
   steps = sorted({row.arm.steps for row in rows})
   if len(steps) > 1:
     notes.append(f"Steps differ: {', '.join(f'{s:,}' for s in steps)}.")
@@ -324,16 +327,25 @@ def _runs(args: argparse.Namespace) -> list[Run]:
 
 def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
   """Arms by runs, rendered."""
-  if args.format == "json" or args.curve or args.baseline or args.per_seed:
+  others = args.curve, args.baseline, args.per_seed, args.pool, args.over
+  if args.format == "json" or any(others):
     raise ValueError(
-      "--across makes a table: it goes with --metric and with --format text,"
+      "--across makes a table: it goes with --arms, --metric and --format text,"
       " markdown or html"
     )
   runs = _runs(args)
   if args.metric is not None and len(metrics) == 1:
     metrics = [*metrics] * len(runs)
   given = None if args.metric is None else metrics
-  return tables.render(across.table(runs, metrics=given), style=args.format)
+  return _rendered(across.table(runs, metrics=given), args.format)
+
+
+def _rendered(table: tables.Table, style: str) -> str:
+  """A table, without Unicode where the console lacks a sign."""
+  text = tables.render(table, style=style)
+  if not tables.console_lacks(text):
+    return text
+  return tables.render(table, style=style, ascii_only=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -364,9 +376,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = comparison_table(
       rows, notes, metrics=metrics, per_seed=args.per_seed
     )
-    text = tables.render(table, style=args.format)
-    if tables.console_lacks(text):
-      text = tables.render(table, style=args.format, ascii_only=True)
+    text = _rendered(table, args.format)
   sys.stdout.write(text + "\n")
 
 

@@ -104,7 +104,9 @@ def default() -> ml_collections.ConfigDict:
     "optimizer": optimizer(),
   }
   config.labeler_reads = "input"  # Or "embedding": a probe of the encoder.
-  config.assistants = ()  # MODELS, each distilled from the one before (takd).
+  # MODELS, each distilled from the one before as the first takd arm is.
+  config.assistants = ()
+  config.assistant_weights = ()  # A file for each; (): random.
   config.anchors = 0  # Checkpoints of the labeler's training to keep (rco).
   # MODELS, used as it is: its embedding teaches. "": none, or the data's own.
   config.encoder = {"name": ""}

@@ -86,8 +86,10 @@ def look_ahead(
   Returns:
     See `LookAhead`. Where Adam has seen no gradient at all (rows of words that
     no text had) its update has no finite derivative: it divides by the root of
-    a zero second moment. u is zero there. Nothing is lost by it: what cannot
-    have a gradient on the batch has no tangent on it either.
+    a zero second moment. u is zero there, unless v is not finite. Nothing is
+    lost by it where the batch has no such word, as there is no tangent on it
+    either; at a first update from a student equal to its teacher the influence
+    is lost, which an `eps_root` of the optimiser gives back.
   """
 
   def moved(gradient: Params) -> Params:
@@ -98,7 +100,9 @@ def look_ahead(
 
   def pull(direction: Params) -> Params:
     (found,) = transposed(_like(direction, after))
-    return jax.tree.map(lambda u: jnp.where(jnp.isfinite(u), u, 0.0), found)
+    # What is broken in v is to be seen.
+    heal = lambda u, v: jnp.where(jnp.isfinite(v) & ~jnp.isfinite(u), 0.0, u)
+    return jax.tree.map(heal, found, direction)
 
   return LookAhead(after, pull)
 

@@ -27,9 +27,11 @@ _PERCENT = frozenset(
     "pearson",
     "spearman",
     "agreement",
-    "teacher_accuracy",
-    "compressor_accuracy",
-    "compressor_map",
+    *(
+      f"{who}_{metric}"
+      for who in ("teacher", "compressor")
+      for metric in ("accuracy", "map", "f1", "pearson", "spearman")
+    ),
     "probe_accuracy",
     "probe_map",
     "probe_roc_auc",

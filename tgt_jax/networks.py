@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import data, generators, models, registry, teachers
+from tgt_jax import data, generators, models, registry, settings, teachers
 from tgt_jax.settings import Config
 from tgt_jax.types import Generator, Network, input_struct
 
@@ -157,11 +157,11 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
     arrays["encoder"] = drawn(network(config, config["encoder"]), rng)
   if has_generator(config):
     arrays["generator"] = drawn(generator(config), keys[0])
-  if config["assistants"]:
+  if settings.chain(config):
     arrays["assistants"] = tuple(
       drawn(network(config, spec), rng) for spec in config["assistants"]
     )
-  if number := config["anchors"]:
+  if number := settings.anchors(config):
     arrays["anchors"] = jax.tree.map(
       lambda a: jnp.repeat(a[None], number, axis=0), arrays["labeler"][0]
     )

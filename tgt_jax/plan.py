@@ -157,16 +157,22 @@ def _assistants(
   """The networks between labeler and student, each made by the one before."""
   section, found = config["labeler_training"], []
   made: Any = [part.fingerprint for part in labelers]
+  mine = settings.chain(config)
+  if mine is None:
+    return []
+  files = config["assistant_weights"] or ("",) * len(config["assistants"])
   for number, spec in enumerate(config["assistants"]):
+    source = getattr(sources, section["source"])
     made = fingerprint(
       spec,
       section,
-      config["distance"],
+      mine["distance"],
+      mine["method"],
       config["seed"],
-      getattr(sources, section["source"]).fingerprint,
+      *_made_of(section, files[number], source.fingerprint),
       made,
     )
-    method = build.assistant_method(config, number, counts)
+    method = build.assistant_method(mine, number, counts)
     name = f"assistant-{number}"
     found.append(
       Part(
@@ -177,7 +183,7 @@ def _assistants(
         "student",
         section,
         made,
-        "",
+        files[number],
         spec,
       )
     )

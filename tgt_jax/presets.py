@@ -56,6 +56,18 @@ def options(arg: str, known: Sequence[str]) -> set[str]:
   return chosen
 
 
+def single(chosen: set[str], family: Sequence[str], default: str) -> str:
+  """The one option of a family that was chosen, or its default.
+
+  Raises:
+    ValueError: several were.
+  """
+  found = sorted(chosen & set(family))
+  if len(found) > 1:
+    raise ValueError(f"choose one of {', '.join(found)}: a run has one")
+  return found[0] if found else default
+
+
 def paper_images(
   config: Any,
   *,

@@ -126,6 +126,21 @@ def buckets(config: Config, source: data.Source) -> tuple[int, ...] | None:
   return chosen if chosen and source.text is not None else None
 
 
+def anchors(config: Config) -> int:
+  """Checkpoints of the labeler's training; none of one that is not trained."""
+  trains = config["labeler_training"]["steps"] > 0
+  return config["anchors"] if trains else 0
+
+
+def chain(config: Config) -> Config | None:
+  """The config as the first arm sees it that learns from assistants, if any."""
+  for name in config["arms"]:
+    mine = arm_config(config, name)
+    if mine["method"]["name"] == "takd":
+      return mine
+  return None
+
+
 def arm_config(config: Config, name: str) -> Config:
   """The config as the arm `name` sees it."""
   result = copy.deepcopy(config)
@@ -183,7 +198,9 @@ def checked(config: Any) -> Config:
     data.DATASETS, config["data"].get("name", ""), family="data set"
   )
   _at_least(1, config, "", "seeds", "num_labelers", "evaluation_batch_size")
-  _at_least(0, config, "", "validation_per_class", "gallery_examples")
+  _at_least(
+    0, config, "", "validation_per_class", "gallery_examples", "anchors"
+  )
   _at_least(1, config, "cadence", "log")
   _at_least(0, config, "cadence", "evaluate", "checkpoint")
   _at_least(0, config, "groups", "few_below", "many_above")
@@ -203,6 +220,7 @@ def checked(config: Any) -> Config:
   _augmentations(config, config["augment"], "augment")
   feedback = config["feedback"]
   checks.one_of(("train", "test"), **{"feedback.source": feedback["source"]})
+  _check_chain(config)
   checks.in_range(0.0, 0.5, **{"feedback.share": feedback["share"]})
   if feedback["source"] == "test" and feedback["share"]:
     raise ValueError(
@@ -247,6 +265,16 @@ def _check_input(config: Config) -> None:
   for name, value in words.items():
     if name != "vocab_size":
       checks.in_range(0, size - 1, **{f"vocabulary.{name}": value})
+
+
+def _check_chain(config: Config) -> None:
+  """Files for all assistants, or for none."""
+  number = len(config["assistant_weights"])
+  if number not in (0, len(config["assistants"])):
+    raise ValueError(
+      f"assistant_weights: {number} files for {len(config['assistants'])}"
+      " assistants: name one for each, or none"
+    )
 
 
 def _check_arms(config: Config) -> None:

@@ -81,9 +81,10 @@ def prepare(
       _train(part, expected, source, frozen, folder, runtime, config)
     arrays = runtime.replicate(_load(path, part, expected))
     frozen[part.group] = arrays if part.alone else (*before, arrays)
-    if part.name == "labeler-0" and config["anchors"]:
+    number = settings.anchors(config)
+    if part.name == "labeler-0" and number:
       frozen["anchors"] = runtime.replicate(
-        _anchors(folder, part, expected, config["anchors"])
+        _anchors(folder, part, expected, number)
       )
   return Prepared(
     frozen, plan.fingerprint([part.fingerprint for part in parts])
@@ -220,7 +221,7 @@ def _train(
       " file in the config",
       file=sys.stderr,
     )
-  number = config["anchors"] if part.name == "labeler-0" else 0
+  number = settings.anchors(config) if part.name == "labeler-0" else 0
   if number and section["steps"] % number:
     raise ValueError(
       f"labeler_training.steps {section['steps']} does not split into"

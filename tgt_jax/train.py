@@ -246,8 +246,9 @@ def _of_others(
   experiment: Experiment, arm: build.Arm, state: Any
 ) -> scoring.Scores:
   """Scores on the test splits of others that learned meanwhile, [S]."""
-  config, parts, scores = arm.config, arm.parts, {}
-  metric = "map" if config["tags"] else "accuracy"
+  config, parts = arm.config, arm.parts
+  scores: scoring.Scores = {}
+  kept = ("accuracy", "map", "f1", "pearson", "spearman")
   for name, one, reads in (
     ("teacher", parts.labeler, config["labeler_reads"]),
     ("compressor", parts.compressor, "embedding"),
@@ -257,7 +258,11 @@ def _of_others(
     variables = state.params[name], state.model_state[name]
     found = experiment.test(variables, scoring.network_logits(one), reads)
     for split in ("", *(f"{s}/" for s in experiment.sets.others)):
-      scores[f"{split}{name}_{metric}"] = found[f"{split}{metric}"]
+      scores |= {
+        f"{split}{name}_{metric}": found[f"{split}{metric}"]
+        for metric in kept
+        if f"{split}{metric}" in found
+      }
   return scores
 
 

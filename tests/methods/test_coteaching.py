@@ -61,6 +61,36 @@ def test_lgtm_without_influence_is_prokt_to_the_bit(options):
   same_bits(found[-1], expected[-1])
 
 
+@pytest.mark.parametrize("alpha", [0.4, 0.9])
+def test_prokt_is_the_gradient_of_labels_and_the_student(alpha):
+  states, _ = steps(methods.prokt(parts(), alpha=alpha), 2, ADAM)
+  expected = brute(
+    states[1], batch(1), ADAM, aside=(1 - alpha, alpha), held=0.0
+  )
+  close(teachers_gradient(states), expected, 1e-10)
+
+
+def test_what_is_broken_in_held_out_examples_shows():
+  one = batch(0)
+  one["feedback"]["input"] = np.full_like(one["feedback"]["input"], np.nan)
+  for options in ({}, {"influence_weight": "normalised"}):
+    states, _ = steps(methods.lgtm(parts(), **options), batches=[one])
+    leaves = jax.tree.leaves(states[-1].params["teacher"])
+    assert not all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_updates_without_influence_do_not_count_in_its_metrics():
+  for options in ({}, {"influence_weight": "normalised", "fraction": 0.2}):
+    course = methods.lgtm(parts(), every=2, **options)
+    (_, felt), (_, not_felt) = (steps(course, n) for n in (1, 2))
+    for name, value in felt.items():
+      if name.startswith("influence/"):
+        assert value.count > 0
+        assert not_felt[name] == (0, 0)
+  # Of what is normalised the ratio is what was asked for.
+  assert felt["influence/ratio"].total == pytest.approx(0.2)
+
+
 def test_an_influence_every_second_step():
   """The first step hears it, the second is ProKT's from there."""
   every, _ = steps(methods.lgtm(parts(), every=2), 2)

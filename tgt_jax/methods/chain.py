@@ -96,8 +96,9 @@ def rco(
   """
   if anchors < 2:
     raise ValueError(
-      "rco learns from the labeler's checkpoints: set config.anchors to 2 or"
-      f" more, got {anchors}"
+      "rco learns from checkpoints of the labeler's training: set"
+      " config.anchors to 2 or more, and labeler_training.steps above 0; got"
+      f" {anchors} anchors"
     )
   checks.positive(steps=steps)
   given = read_weights(weights, _TERMS)

@@ -136,6 +136,7 @@ def lgtm(
   checks.one_of(_FORMS, influence=influence)
   checks.one_of(("fresh", "stale"), targets=targets)
   checks.positive(fraction=fraction, every=every)
+  checks.integer(every=every)
   if isinstance(influence_weight, str):
     checks.one_of(_SCALES, influence_weight=influence_weight)
   else:
@@ -193,6 +194,7 @@ def meta_distill(
   """
   checks.in_range(0.0, 1.0, alpha=alpha)
   checks.positive(look_ahead_rate=look_ahead_rate, every=every)
+  checks.integer(every=every)
   felt = Feedback(every=every, rate=look_ahead_rate)
   return _course(
     parts, _Plan(_Terms(0.0, 0.0), _Terms(1.0 - alpha, alpha), felt)

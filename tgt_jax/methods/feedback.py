@@ -171,7 +171,7 @@ def _feel(
       lesson.loss, outputs, moved, lesson.said
     )
   else:
-    outputs = lesson.heard
+    outputs = influence_lib.wide(lesson.heard)
     moved, cotangent = _difference(lesson, params, direction, official)
   if official:
     rate = learners[TEACHER].rate(state.step)
@@ -238,22 +238,29 @@ def together(
     felt: what the held-out loss says.
 
   Returns:
-    The gradient, and metrics: "influence/ratio", the norm of the influence,
-    weighted, over that of the other losses: of cotangents, for one VJP, and
-    of parameters' gradients where "normalised", which takes two. Zero where
-    there are no other losses.
+    The gradient, and metrics of an update that feels: "influence/ratio", the
+    norm of the influence, weighted, over that of the other losses: of
+    cotangents, for one VJP, and of parameters' gradients where "normalised",
+    which takes two and logs its "influence/weight" too. Zero where there are no
+    other losses.
   """
-  add = lambda a, b, by: jax.tree.map(lambda p, q: p + by * q, a, b)
+  counts = felt.metrics["influence/rms"].count
+  said = lambda value: Mean(value * counts, counts)
+  # As the teacher computes: differences come in float32.
+  like = lambda p, q: q.astype(p.dtype)
+  add = lambda a, b, by: jax.tree.map(lambda p, q: like(p, p + by * q), a, b)
   if feedback.weight != "normalised":
     weight = 1.0 if isinstance(feedback.weight, str) else feedback.weight
     ratio = weight * _over(felt.cotangent, aside)
     joined = add(aside, felt.cotangent, weight)
-    return back(joined), {"influence/ratio": one(ratio)}
-  first, second = back(aside), back(felt.cotangent)
+    return back(joined), {"influence/ratio": said(ratio)}
+  first = back(aside)
+  second = back(jax.tree.map(like, aside, felt.cotangent))
   ratio = _over(second, first)
-  scale = jnp.where(ratio > _FELT, feedback.fraction / ratio, 0.0)
-  metrics = {"influence/ratio": one(ratio), "influence/weight": one(scale)}
-  return add(first, second, scale), metrics
+  # Of a broken one a broken scale.
+  scale = jnp.where(ratio <= _FELT, 0.0, feedback.fraction / ratio)
+  metrics = {"influence/ratio": scale * ratio, "influence/weight": scale}
+  return add(first, second, scale), jax.tree.map(said, metrics)
 
 
 def _over(part: Any, whole: Any) -> Array:
