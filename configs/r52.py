@@ -30,7 +30,7 @@ def get_config(arg=""):
   config = config_lib.default()
   config.title = "R52"
   config.seeds = 3
-  text_presets.r52(config, length=_LENGTH)
+  text_presets.topics(config, "r52", length=_LENGTH)
   with config.unlocked():
     config.generator = {
       "name": "bart",

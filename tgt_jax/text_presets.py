@@ -163,24 +163,29 @@ def paper_text(
   config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
 
 
-def r52(config: Any, *, length: int) -> None:
-  """Reuters' 52 topics, in those of MiniLM's words that they use.
+# Classes of a corpus, and those of MiniLM's tokens that it uses.
+_TOPICS = {"r52": (52, 15_644), "20news": (20, 23_835)}
+
+
+def topics(config: Any, corpus: str, *, length: int) -> None:
+  """Texts by topic, in those of MiniLM's words that they use.
 
   Args:
     config: from `config.default()`.
+    corpus: "r52", Reuters' newswires, or "20news", 20 Newsgroups.
     length: tokens of a text.
   """
   config.input_shape = (length,)
-  config.num_classes = 52
+  config.num_classes, words = _TOPICS[corpus]
   config.buckets = (length // 2, length)
   config.vocabulary.update(
-    vocab_size=15_644, pad_id=0, cls_id=2, sep_id=3, mask_id=4
+    vocab_size=words, pad_id=0, cls_id=2, sep_id=3, mask_id=4
   )
   config.bag_of_words = True
   with config.unlocked():
     config.data = {
       "name": "topics",
-      "corpus": "r52",
+      "corpus": corpus,
       "data_dir": "",
       "tokenizer": "",
       "max_length": length,
