@@ -12,6 +12,7 @@ EAsT's student and data (arXiv 2306.17424), the clean split. Embeddings are
 VGGish's, thirty frames of 128, computed elsewhere and put below embeddings/
 (docs/embedding_data.md). Each of the student's fifteen frames stands for two of
 the teacher's, as EAsT has it; its share of the embedding in the loss is 0.6.
+Its decay of weights is part of Adam's gradient, ours (AdamW's) beside it.
 
 Arguments: `smoke`, which takes other data and a small network.
 """

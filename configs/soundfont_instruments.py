@@ -7,9 +7,9 @@ Command: python launch/soundfont_instruments.py --out=DIR
   --config.data.data_dir=DIR --config.encoder_weights=lite0.safetensors
   --workdir=runs/soundfont_instruments
 Hardware: 2 CPU cores.
-Time: eight of the eleven students 65 minutes beside other work.
+Time: 85 minutes beside other work.
 Result: docs/embeddings.md, mAP: no_teacher 51.9 ± 4.0, kd 50.6 ± 3.2, east_dcor
-  39.4 ± 4.0, ec_dcor 44.7 ± 5.0, probe 68.8 ± 0.1; three arms not yet run.
+  39.4 ± 4.0, ec_dcor 44.7 ± 5.0, pca 40.9 ± 3.4, probe 68.8 ± 0.1.
 
 Clips of one to three of twenty instruments, as tags. The test pieces played by
 another soundfont are a further test split. The encoder, EfficientNet-Lite0 as

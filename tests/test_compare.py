@@ -104,6 +104,14 @@ def test_seeds_and_several_metrics(one: str, capsys):
   assert "Δ" not in text
 
 
+def test_the_metric_is_what_the_first_run_puts_first(tmp_path, capsys):
+  found = run_folders.run(
+    run_folders.arm("kd", [0.5, 0.6]), columns=("few", "balanced")
+  )
+  folder = _write(tmp_path, "few", found)
+  assert _print(capsys, folder) == _print(capsys, folder, "--metric=few")
+
+
 @pytest.mark.parametrize("style", ["markdown", "html"])
 def test_other_styles(one: str, capsys, style):
   text = _print(capsys, one, "--baseline=kd", f"--format={style}")

@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--metric",
     help="metric, or several with commas; differences are of the first"
-    " (default: balanced)",
+    " (default: the first of the first run's table)",
   )
   parser.add_argument(
     "--arms", metavar="ARM,...", help="these arms alone (default: all)"
@@ -325,7 +325,9 @@ def _runs(args: argparse.Namespace) -> list[Run]:
   return only(runs, args.arms.split(",")) if args.arms else runs
 
 
-def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
+def _across(
+  args: argparse.Namespace, runs: Sequence[Run], metrics: Sequence[str]
+) -> str:
   """Arms by runs, rendered."""
   others = args.curve, args.baseline, args.per_seed, args.pool, args.over
   if args.format == "json" or any(others):
@@ -333,7 +335,6 @@ def _across(args: argparse.Namespace, metrics: Sequence[str]) -> str:
       "--across makes a table: it goes with --arms, --metric and --format text,"
       " markdown or html"
     )
-  runs = _runs(args)
   if args.metric is not None and len(metrics) == 1:
     metrics = [*metrics] * len(runs)
   given = None if args.metric is None else metrics
@@ -352,15 +353,16 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Prints the comparison."""
   parser = _parser()
   args = parser.parse_args(argv)
-  named = "balanced" if args.metric is None else args.metric
-  metrics = [m.strip() for m in named.split(",") if m.strip()]
+  named = args.metric
   try:
+    runs = _runs(args)
+    named = runs[0].results.columns[0] if named is None else named
+    metrics = [m.strip() for m in named.split(",") if m.strip()]
     if args.across:
-      sys.stdout.write(_across(args, metrics) + "\n")
+      sys.stdout.write(_across(args, runs, metrics) + "\n")
       return
     if not metrics:
       raise ValueError("--metric needs the name of a metric")
-    runs = _runs(args)
     runs = [pool(runs)] if args.pool else runs
     for metric in metrics:
       _check_metric(runs, metric)
