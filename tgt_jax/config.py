@@ -104,8 +104,7 @@ def default() -> ml_collections.ConfigDict:
     "optimizer": optimizer(),
   }
   config.labeler_reads = "input"  # Or "embedding": a probe of the encoder.
-  # MODELS, each distilled from the one before as the first takd arm is.
-  config.assistants = ()
+  config.assistants = ()  # MODELS, each distilled from the one before (takd).
   config.assistant_weights = ()  # A file for each; (): random.
   config.anchors = 0  # Checkpoints of the labeler's training to keep (rco).
   # MODELS, used as it is: its embedding teaches. "": none, or the data's own.
@@ -122,9 +121,8 @@ def default() -> ml_collections.ConfigDict:
   config.student_reads = "input"  # Or "embedding": a probe.
   # MODELS, reading embeddings: its own embedding is the compact one (compress).
   config.compressor = {"name": ""}
-  # "random"; "pca", fixed principal components; or an earlier arm that reads
-  # embeddings, whose first student it is.
-  config.compressor_start = "random"
+  # A fixed one may have principal components; an arm's name: its first student.
+  config.compressor_start = "random"  # Or "pca", or an earlier probe's arm.
   config.method = {"name": "supervised"}  # METHODS
   config.exploration = {"name": "stay"}  # EXPLORATIONS
   config.label_loss = {"name": "cross_entropy"}  # LABEL_LOSSES
