@@ -48,3 +48,14 @@ def test_correlations():
 def test_what_has_no_correlation(predicted):
   found = metrics.correlations(predicted, [1.0, 2.0, 3.0])
   assert all(map(np.isnan, found.values()))
+
+
+def test_tags_are_told_one_by_one():
+  logits = jnp.asarray([[2.0, -1.0, 3.0], [-1.0, 1.0, -2.0], [1.0, 1.0, 1.0]])
+  tags = jnp.asarray([[1.0, 0.0, -1.0], [1.0, -1.0, -1.0], [0.0, 1.0, 0.3]])
+  told = metrics.right(logits, tags)
+  assert (told.total, told.count) == (3, 6)
+  padded = metrics.right(logits, tags, mask=jnp.asarray([1, 1, 0]))
+  assert (padded.total, padded.count) == (2, 3)
+  nothing = metrics.right(logits, -jnp.ones((3, 3)))
+  assert (nothing.total, nothing.count) == (0, 0)

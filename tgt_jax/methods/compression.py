@@ -213,8 +213,8 @@ def _loss(
       values = _reconstruction(params["decoder"], compact.frames, wanted)
       terms["compressor"] = (1.0, values, other)
     total, metrics = _summed(terms)
-    metrics["train/accuracy"] = metrics_lib.accuracy(
-      named.logits, metrics_lib.nearest(labels), mask=mask
+    metrics["train/accuracy"] = metrics_lib.right(
+      named.logits, labels, mask=mask
     )
     return total, Aux(metrics, {**model_state, **changed, **moved})
 

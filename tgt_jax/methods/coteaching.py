@@ -376,5 +376,5 @@ def _step(
 
 
 def _right(outputs: Outputs, batch: Batch) -> Mean:
-  labels = metrics_lib.nearest(batch["label"])
-  return metrics_lib.accuracy(outputs.logits, labels, mask=batch.get("mask"))
+  labels, mask = batch["label"], batch.get("mask")
+  return metrics_lib.right(outputs.logits, labels, mask=mask)

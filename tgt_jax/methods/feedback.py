@@ -103,8 +103,7 @@ def _held_out(
     outputs, _ = network.apply(params, model_state, held["input"])
     logits = influence_lib.wide(outputs.logits)
     values = parts.label_loss(logits, held["label"])
-    labels = metrics_lib.nearest(held["label"])
-    return weighted_mean(values), metrics_lib.accuracy(logits, labels)
+    return weighted_mean(values), metrics_lib.right(logits, held["label"])
 
   return loss
 

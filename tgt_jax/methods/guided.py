@@ -202,8 +202,7 @@ def guided(
       total += weights.generated * weighted_mean(shown.weight * values, there)
       metrics["loss/generated"] = metrics_lib.mean(values, there)
       metrics |= _explore_metrics(batch, shown, num_generated)
-    nearest = metrics_lib.nearest(labels)
-    metrics["train/accuracy"] = metrics_lib.accuracy(logits, nearest, mask=mask)
+    metrics["train/accuracy"] = metrics_lib.right(logits, labels, mask=mask)
     return total, Aux(metrics, {**model_state, "student": student_state})
 
   return loss

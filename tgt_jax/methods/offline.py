@@ -56,8 +56,8 @@ def _lesson(parts: Parts, terms: _Terms) -> LossFn:
     ).items():
       total += weight * weighted_mean(values, mask)
       metrics[f"loss/{name}"] = metrics_lib.mean(values, mask)
-    metrics["train/accuracy"] = metrics_lib.accuracy(
-      outputs.logits, metrics_lib.nearest(batch["label"]), mask=mask
+    metrics["train/accuracy"] = metrics_lib.right(
+      outputs.logits, batch["label"], mask=mask
     )
     return total, Aux(metrics, {**model_state, "student": state})
 

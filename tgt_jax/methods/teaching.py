@@ -94,9 +94,7 @@ def labeler_loss(
       values = label_loss(seen_logits, y)
       total += reconstruction * weighted_mean(values)
       metrics["loss/reconstruction"] = metrics_lib.mean(values)
-    metrics["train/accuracy"] = metrics_lib.accuracy(
-      logits, metrics_lib.nearest(y)
-    )
+    metrics["train/accuracy"] = metrics_lib.right(logits, y)
     return total, Aux(metrics, {"student": state})
 
   return loss

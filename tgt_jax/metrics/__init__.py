@@ -18,7 +18,12 @@ from tgt_jax.metrics.classification import (
   top_k_accuracy,
 )
 from tgt_jax.metrics.embedding import alignment, effective_rank
-from tgt_jax.metrics.grades import correlations, expected_grade, nearest
+from tgt_jax.metrics.grades import (
+  correlations,
+  expected_grade,
+  nearest,
+  right,
+)
 from tgt_jax.metrics.summary import (
   add_metrics,
   summarize_confusion,
@@ -48,6 +53,7 @@ __all__ = [
   "macro_mean",
   "mean",
   "nearest",
+  "right",
   "negative_log_likelihood",
   "predictions",
   "roc_auc",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tgt_jax import checks
+from tgt_jax.metrics import classification
 from tgt_jax.types import Array
 
 
@@ -26,6 +27,28 @@ def nearest(labels: Any) -> Array:
   if not jnp.issubdtype(labels.dtype, jnp.floating):
     return labels
   return jnp.round(labels).astype(jnp.int32)
+
+
+def right(
+  logits: Array, labels: Array, *, mask: Array | None = None
+) -> classification.Mean:
+  """How often labels of any kind are told.
+
+  Of classes, and of grades the nearest, `accuracy`; of tags how often a known
+  one is on the right side of zero.
+
+  Args:
+    logits: [B, K].
+    labels: see `nearest`; tags are in [0, 1] or -1 where nobody knows.
+    mask: [B], booleans or weights; None counts every example.
+  """
+  labels = jnp.asarray(labels)
+  if labels.ndim == 1:
+    return classification.accuracy(logits, nearest(labels), mask=mask)
+  counted = (labels >= 0).astype(jnp.float32)
+  if mask is not None:
+    counted *= jnp.asarray(mask, jnp.float32)[:, None]
+  return classification.mean((logits > 0) == (labels > 0.5), counted)
 
 
 def expected_grade(logits: Array) -> Array:
