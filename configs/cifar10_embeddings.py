@@ -28,8 +28,8 @@ from __future__ import annotations
 
 from tgt_jax import config as config_lib, embedding_presets, presets
 
-# Of what the teacher says, in every student's loss: with few labels more. Both
-# were chosen on images held out from training.
+# Of what the teacher says, in every student's loss: with few labels more.
+# docs/embeddings.md says how they were chosen.
 _WEIGHT, _FEW_WEIGHT = 0.5, 0.95
 
 

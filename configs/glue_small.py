@@ -36,8 +36,10 @@ _SIZES = {
 
 # With MiniLM an update takes seconds: the arms that tell what the influence
 # adds, and what it is compared with.
-_DEAR = ("undistilled", "kd", "pkd", "prokt", "lgtm", "lgtm_normalised")
-_DEAR += ("meta_distill", "lgtm_official")
+_DEAR = (
+  *("undistilled", "kd", "pkd", "prokt", "meta_distill"),
+  *("lgtm", "lgtm_official", "lgtm_normalised"),
+)
 
 
 def get_config(arg=""):

@@ -27,7 +27,7 @@ _WIDTHS = (4, 16, 64)
 def get_config(arg=""):
   """One percentage, 90 without one."""
   chosen = presets.options(arg, (*_PERCENT, "smoke"))
-  percent = next((p for p in _PERCENT if p in chosen), "90")
+  percent = presets.single(chosen, _PERCENT, "90")
   config = config_lib.default()
   config.title = f"Embeddings, {percent} % nuisance"
   config.seeds = 5

@@ -167,6 +167,12 @@ def test_students_are_probed_on_other_data(finished):
   assert again.values(f"{other.test.name}/probe_accuracy") == {
     seed: values["probe_accuracy"] for seed, values in rows[2].scores.items()
   }
+  kept = workdir / results_lib.PROBES
+  before = kept.read_bytes()
+  kept.write_text("[]")
+  with pytest.raises(ValueError, match=r"transfer.json .*delete it and give"):
+    results_lib.read_results(workdir)
+  kept.write_bytes(before)
   with pytest.raises(ValueError, match="channels"):
     transfer.fitted_inputs(jnp.zeros((1, 4, 4, 3)), (4, 4, 1))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +80,6 @@ def embeddings(
   return answers.of_seeds(_ask(network), variables, source, runtime, batch_size)
 
 
-@functools.cache
 def _ask(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
   def embed(variables: Any, x: jax.Array) -> jax.Array:
     params, model_state = variables

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tgt_jax import (
   alignment,
@@ -59,10 +58,14 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   used = {
     settings.arm_config(config, n)["student_reads"] for n in config["arms"]
   }
+  frozen, given = None, None
+  if config["embedding_shape"]:
+    frozen = teach.encoder(config, workdir, runtime)
+    given = teach.embeddings(config, sets.test, frozen, workdir, runtime)
   views = {
-    reads: _view(config, sets, reads, workdir, runtime) for reads in used
+    reads: _view(config, sets, reads, frozen, workdir, runtime)
+    for reads in used
   }
-  given = _embeddings(config, sets, workdir, runtime)
   arms = []
   for arm in old.arms:
     fresh = []
@@ -92,23 +95,11 @@ def evaluate_run(workdir: pathlib.Path) -> results_lib.Results:
   return dataclasses.replace(old, arms=arms)
 
 
-def _embeddings(
-  config: settings.Config,
-  sets: splits.Sets,
-  workdir: pathlib.Path,
-  runtime: fit.Runtime,
-) -> np.ndarray | None:
-  """The teacher's of the test split, [N, T, 1, D]; None where it has none."""
-  if not config["embedding_shape"]:
-    return None
-  frozen = teach.encoder(config, workdir, runtime)
-  return teach.embeddings(config, sets.test, frozen, workdir, runtime)
-
-
 def _view(
   config: settings.Config,
   sets: splits.Sets,
   reads: str,
+  frozen: Any,
   workdir: pathlib.Path,
   runtime: fit.Runtime,
 ) -> dict[str, data.Source]:
@@ -116,7 +107,6 @@ def _view(
   found = {"test": sets.test, **sets.others}
   if reads == "input":
     return found
-  frozen = teach.encoder(config, workdir, runtime)
   return {
     name: teach.view(config, source, frozen, workdir, runtime)
     for name, source in found.items()

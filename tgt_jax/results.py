@@ -294,12 +294,13 @@ def read_results(workdir: str | pathlib.Path) -> Results:
     path, hint="expected the --workdir of a finished run of tgt_jax.main"
   )
   try:
-    return _with_probes(_parse(dict(found)), path.parent)
+    results = _parse(dict(found))
   except (TypeError, KeyError, AttributeError, ValueError) as error:
     raise ValueError(
       f"{path} is not a results file of schema {SCHEMA}: {error}. Delete"
       " it and give the command of the run again: what is done is not redone."
     ) from error
+  return _with_probes(results, path.parent / PROBES)
 
 
 Probes = Mapping[str, Mapping[int, Mapping[str, float]]]
@@ -316,15 +317,22 @@ def add_probes(workdir: pathlib.Path, split: str, probes: Probes) -> None:
     probes: metrics by arm and seed.
   """
   path = workdir / PROBES
-  known = files.read_json(path, hint="") if path.exists() else {}
-  files.write_json(path, {**known, split: probes})
+  files.write_json(path, {**_probes(path), split: probes})
 
 
-def _with_probes(results: Results, workdir: pathlib.Path) -> Results:
-  path = workdir / PROBES
+def _probes(path: pathlib.Path) -> dict[str, Any]:
+  """What `add_probes` has kept: by split, arm, seed and metric."""
   if not path.exists():
-    return results
-  known = files.read_json(path, hint="delete it and probe again")
+    return {}
+  advice = "delete it and give the commands of tgt_jax.transfer again"
+  found = files.read_json(path, hint=advice)
+  if not isinstance(found, dict):
+    raise ValueError(f"{path} holds no probes: {advice}")
+  return found
+
+
+def _with_probes(results: Results, path: pathlib.Path) -> Results:
+  known = _probes(path)
 
   def of_seed(arm: str, seed: SeedResult) -> SeedResult:
     more = {
