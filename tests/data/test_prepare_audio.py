@@ -90,8 +90,11 @@ def test_a_second_run_goes_on(folder):
 def test_what_went_wrong_is_said(folder, tmp_path, monkeypatch):
   sound = folder / "audio" / "000" / f"{_KEYS[1]}.ogg"
   sound.write_bytes(b"noise")
-  with pytest.raises(SystemExit, match=f"{sound.name}: cannot be decoded"):
+  place = folder / "log_mels" / f"{_KEYS[0]}.npy"
+  expected = f"1 of 2 clips have no.*\n.*{sound.name}: cannot be decoded"
+  with pytest.raises(SystemExit, match=expected):
     _main(monkeypatch, "openmic", f"--data_dir={folder}")
+  assert place.is_file()
   for values, message in (
     (np.full(100, np.nan, np.float32), "values are not finite"),
     (np.zeros(0, np.float32), "no sound"),

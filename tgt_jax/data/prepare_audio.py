@@ -5,7 +5,7 @@
 
 Every clip's is written to `log_mels/KEY.npy`, [mels, frames], beside
 `front_end.json`, which says how. A second run goes on where the first was
-stopped. Sounds are read by the package soundfile (`pip install soundfile`),
+stopped. Sounds that are missing or damaged are named at the end. Sounds are read by the package soundfile (`pip install soundfile`),
 which knows WAV, FLAC, OGG and MP3.
 """
 
@@ -33,6 +33,7 @@ COLLECTIONS = {
   one.name: one for one in (magnatagatune.COLLECTION, openmic.COLLECTION)
 }
 _DTYPES = ("float16", "float32")
+_SHOWN = 20  # Bad clips that an error names.
 
 
 def read_sound(path: pathlib.Path, sample_rate: int, seconds: float) -> Any:
@@ -44,13 +45,14 @@ def read_sound(path: pathlib.Path, sample_rate: int, seconds: float) -> Any:
     seconds: what is longer is cut at its end, what is shorter ends in silence.
 
   Raises:
-    OSError: the file is missing, or soundfile is.
+    FileNotFoundError: there is no such file.
+    ModuleNotFoundError: there is no package soundfile.
     ValueError: no sound.
   """
   try:
     soundfile: Any = importlib.import_module("soundfile")
   except ImportError as error:
-    raise OSError(
+    raise ModuleNotFoundError(
       "sounds are read by the package soundfile: pip install soundfile"
     ) from error
   if not path.is_file():
@@ -58,15 +60,11 @@ def read_sound(path: pathlib.Path, sample_rate: int, seconds: float) -> Any:
   try:
     sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
   except soundfile.SoundFileError as error:
-    raise ValueError(
-      f"{path}: cannot be decoded: {error}. Get it again, or leave the clip out"
-      " of the split files"
-    ) from error
-  if not len(sound) or not np.isfinite(sound).all():
-    raise ValueError(
-      f"{path}: {'values are not finite' if len(sound) else 'no sound'}. Get it"
-      " again, or leave the clip out of the split files"
-    )
+    raise ValueError(f"{path}: cannot be decoded: {error}") from error
+  if not len(sound):
+    raise ValueError(f"{path}: no sound")
+  if not np.isfinite(sound).all():
+    raise ValueError(f"{path}: values are not finite")
   sound = sound.mean(axis=1)
   if rate != sample_rate:
     from scipy import signal
@@ -113,9 +111,10 @@ def prepare(
       for the values there are.
 
   Raises:
-    OSError: a file is missing; says where to get it.
-    ValueError: a sound that cannot be decoded, or spectrograms of another kind
-      are there already.
+    OSError: a file of the collection is missing; says where to get it.
+    ModuleNotFoundError: there is no package soundfile.
+    ValueError: spectrograms of another kind are there already; or sounds are
+      missing or cannot be decoded, after all others were written.
   """
   checks.one_of(_DTYPES, dtype=dtype)
   collection = COLLECTIONS[name]
@@ -125,19 +124,32 @@ def prepare(
   place = folder / music.LOG_MELS
   _agree(place / music.FRONT_END, {**front_end._asdict(), "dtype": dtype})
   log_mel = to_log_mel(front_end)
+
+  def write(key: str, path: pathlib.Path) -> None:
+    sound = read_sound(
+      folder / collection.sound(key), front_end.sample_rate, front_end.seconds
+    )
+    content = io.BytesIO()
+    np.save(content, np.asarray(log_mel(sound), dtype))
+    files.atomic_write(path, content.getvalue())
+
+  bad = []
   with Progress(len(keys), f"spectrograms of {name}", unit="clip") as progress:
     for done, key in enumerate(keys, 1):
       path = place / f"{key}.npy"
       if not path.is_file():
-        sound = read_sound(
-          folder / collection.sound(key),
-          front_end.sample_rate,
-          front_end.seconds,
-        )
-        content = io.BytesIO()
-        np.save(content, np.asarray(log_mel(sound), dtype))
-        files.atomic_write(path, content.getvalue())
+        try:
+          write(key, path)
+        except (FileNotFoundError, ValueError) as error:
+          bad.append(str(error))
       progress.update(done)
+  if bad:
+    shown = "\n  ".join([*bad[:_SHOWN], *(["..."] if bad[_SHOWN:] else [])])
+    raise ValueError(
+      f"{len(bad)} of {len(keys)} clips have no spectrogram, the others are"
+      f" written; get these again, or leave them out of the split files:\n"
+      f"  {shown}"
+    )
   return place
 
 
@@ -152,7 +164,7 @@ def main() -> None:
   args = parser.parse_args()
   try:
     where = prepare(args.name, args.data_dir, dtype=args.dtype)
-  except (OSError, ValueError) as error:
+  except (ModuleNotFoundError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"wrote {where}")
 
