@@ -14,7 +14,16 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
+from absl import flags
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def forget_flags() -> None:
+  """Brings the program's flags to before they were read."""
+  flags.FLAGS.unparse_flags()
+  for name in [n for n in flags.FLAGS if n.startswith("config.")]:
+    delattr(flags.FLAGS, name)  # An argument that changed the experiment.
 
 
 def start(

@@ -33,7 +33,7 @@ ROWS = (
   ("checkpoint", "data", "pictures", "results", "trees", "writers"),
   ("export", "pairing"),
   ("weights",),  # floor 5
-  ("config",),
+  ("config", "overrides"),
   ("presets", "text_presets"),
   ("glue_presets", "embedding_presets", "reading"),
   ("settings",),

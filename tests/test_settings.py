@@ -67,3 +67,28 @@ def test_augmentations_are_those_of_the_input(shape, spec, match):
   else:
     with pytest.raises(ValueError, match=match):
       settings.checked(config)
+
+
+@pytest.mark.parametrize(
+  "path, message",
+  [
+    ("optimzer", "the config has no key 'optimzer'; .*mean 'optimizer'"),
+    ("generator_training.source_", "generator_training has no key 'source_'"),
+    ("labeler_training.label_los", "no key 'label_los'; .*'label_loss'"),
+  ],
+)
+def test_keys_of_an_unlocked_config_are_checked(path, message):
+  config = tiny.get_config().unlock()
+  *parents, last = path.split(".")
+  section = config
+  for parent in parents:
+    section = section[parent]
+  section[last] = {"name": "adam"}
+  with pytest.raises(ValueError, match=message):
+    settings.checked(config)
+
+
+def test_a_section_is_no_number():
+  config = {**settings.plain(tiny.get_config()), "cadence": 3}
+  with pytest.raises(TypeError, match="cadence: expected a section, got 3"):
+    settings.checked(config)

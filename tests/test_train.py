@@ -14,7 +14,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from tests import helpers, tiny
 from tgt_jax import (
@@ -319,13 +318,27 @@ def fashion_folder(folder: pathlib.Path) -> None:
 
 FASHION = "--config.data.data_dir={folder}"
 BAD_INPUT = {
-  "wrong key": ("tiny", ["--config.training.stepz=3"], None, r"steps"),
+  "wrong key": (
+    "tiny", ["--config.training.stepz=3"], None,
+    r"training has no key 'stepz'; it has .*mean 'steps'"),
+  "wrong section": (
+    "tiny", ["--config.trianing.steps=3"], None,
+    r"the config has no key 'trianing'; .*mean 'training'"),
+  "wrong arm": (
+    "tiny", ["--config.arms.kd.method.name=kd"], None,
+    r"arms has no key 'kd'; it has .*gradient"),
+  "wrong option": (
+    "tiny", ["--config.arms.gradient.exploration.step_sise=3"], None,
+    r"takes no 'step_sise'; .*mean 'step_size'"),
+  "no section": (
+    "tiny", ["--config.seed.x=3"], None, r"seed is 0 and has no key 'x'"),
+  "no arm": ("tiny", ["--config.arms.x=3"], None, r"arms.x: .*got 3"),
   "wrong type": ("tiny", ["--config.training.steps=abc"], None, r"abc"),
   "unknown model": ("tiny", ["--config.student.name=mpl"], None, r"'mlp'"),
   "unknown argument": (
     "tiny", ["--config.main_arm=gradeint"], None, r"arms: gradient"),
   "unknown form": ("smoked", [], None, r"^error: ValueError: .*'smoke'"),
-  "missing config": ("absent", [], None, r"absent.py"),
+  "missing config": ("absent", [], None, r"there is no .*absent.py"),
   "missing folder": (
     "fashion", ["--config.data.data_dir=/nowhere"], None, r"/nowhere"),
   "corrupt file": ("fashion", [FASHION], truncate_images, r"expected .* bytes"),
@@ -363,9 +376,7 @@ def test_bad_input_is_one_line_and_no_traceback(
     prepare(folder)
   options = [option.format(folder=folder) for option in options]
   argv = ["tgt_jax", f"--config={path}", f"--workdir={workdir}", *options]
-  flags.FLAGS.unparse_flags()
-  for name in [n for n in flags.FLAGS if n.startswith("config.")]:
-    delattr(flags.FLAGS, name)  # Overrides of the case before.
+  helpers.forget_flags()
   monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks there.
   with contextlib.ExitStack() as stack:
     if prepare == "full disk":

@@ -49,6 +49,7 @@ __all__ = [
   "pairing",
   "weights",
   "config",
+  "overrides",
   "presets",
   "text_presets",
   "glue_presets",

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every key of an experiment, with its default and what it means.
 
-An experiment file starts from `default()` and states what it changes. Keys
-are never added later: a key that is not here is a mistake, and a locked
-ConfigDict says so.
+An experiment file starts from `default()` and states what it changes. A key
+that is not here is a mistake: a locked ConfigDict says so, and so does
+`settings.checked`.
 
 A section with a `name` is a spec: the name selects a function from the table
 that is named beside it (or "package.module:function"), the other keys are that
-function's arguments.
+function's arguments, which the command line may add.
 """
 
 from __future__ import annotations

@@ -10,23 +10,23 @@ experiment's small form. The same command again resumes.
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-config_flags.DEFINE_config_file("config", help_string="Experiment file[:arg].")
+from tgt_jax import overrides
+
+_EXPERIMENT = overrides.define("config", "Experiment file[:arg].")
 flags.DEFINE_string("workdir", None, "Folder of the run.")
 flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Join processes.")
 flags.mark_flag_as_required("config")
 flags.register_validator("workdir", bool, "name the folder of the run")
 
 
-def fail(error: Exception, where: str = "") -> NoReturn:
+def fail(error: Exception) -> None:
   """Ends the program with one line, or with --v=1 by the error itself."""
-  if flags.FLAGS.is_parsed() and logging.get_verbosity() > logging.INFO:
+  if logging.get_verbosity() > logging.INFO:
     raise error
-  sys.exit(f"error: {where}{error} (--v=1 shows where)")
+  sys.exit(f"error: {error} (--v=1 shows where)")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -36,7 +36,7 @@ def parse(argv: list[str]) -> list[str]:
   except flags.Error as error:  # With a traceback where a config raised.
     sys.exit(f"error: {str(error).strip().splitlines()[-1]} (see --help)")
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    fail(error, f"in {' '.join(a for a in argv if a[:8] == '--config')}: ")
+    sys.exit(f"error: {_EXPERIMENT.missing(argv) or error} (see --help)")
 
 
 def main(argv: list[str]) -> None:

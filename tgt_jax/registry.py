@@ -11,13 +11,29 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def _nearest(name: str, choices: list[str]) -> str:
-  near = difflib.get_close_matches(name, choices, n=1)
+def nearest(name: str, choices: Iterable[str]) -> str:
+  """The question after an error: which choice was meant; or nothing."""
+  near = difflib.get_close_matches(name, list(choices), n=1)
   return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def no_key(where: str, key: str, known: Iterable[str]) -> str:
+  """What to say of a key that a section does not have.
+
+  Args:
+    where: the section's path in the config, "" for the config itself.
+    key: what was looked for.
+    known: the section's keys.
+  """
+  known = sorted(known)
+  return (
+    f"{where or 'the config'} has no key {key!r}; it has"
+    f" {', '.join(known) or 'none'}.{nearest(key, known)}"
+  )
 
 
 def resolve(table: Mapping[str, Any], name: str, *, family: str) -> Callable:
@@ -44,7 +60,7 @@ def resolve(table: Mapping[str, Any], name: str, *, family: str) -> Callable:
       ) from error
   raise ValueError(
     f"unknown {family} {name!r}; choose from {', '.join(sorted(table))} or"
-    f" 'package.module:function'.{_nearest(name, list(table))}"
+    f" 'package.module:function'.{nearest(name, list(table))}"
   )
 
 
@@ -79,7 +95,7 @@ def check_arguments(
     if key not in accepted:
       raise ValueError(
         f"{what} takes no {key!r}; it takes {', '.join(sorted(accepted))}."
-        f"{_nearest(key, accepted)}"
+        f"{nearest(key, accepted)}"
       )
 
 

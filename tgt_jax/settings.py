@@ -13,13 +13,13 @@ trained or written.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from tgt_jax import (
   checks,
+  config as config_lib,
   data,
   generators,
   measures,
@@ -93,11 +93,7 @@ def merge(base: Any, override: Any, *, path: str) -> Any:
     for key, value in override.items():
       # The arguments of a spec are checked by the function it names.
       if key not in base and "name" not in base:
-        near = difflib.get_close_matches(key, list(base), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-          f"{path} has no key {key!r}; it has {', '.join(sorted(base))}.{hint}"
-        )
+        raise ValueError(registry.no_key(path, key, base))
       old = base.get(key)
       merged[key] = (
         merge(old, value, path=f"{path}.{key}") if key in base else value
@@ -144,15 +140,13 @@ def chain(config: Config) -> Config | None:
 def arm_config(config: Config, name: str) -> Config:
   """The config as the arm `name` sees it."""
   result = copy.deepcopy(config)
-  for section, override in config["arms"][name].items():
+  arm = config["arms"][name]
+  if not isinstance(arm, Mapping):
+    raise TypeError(f"arms.{name}: expected sections to override, got {arm!r}")
+  for section, override in arm.items():
     path = f"arms.{name}.{section}"
     if section not in ARM_SECTIONS:
-      near = difflib.get_close_matches(section, ARM_SECTIONS, n=1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
-      raise ValueError(
-        f"{path} cannot be overridden by an arm; an arm may set"
-        f" {', '.join(ARM_SECTIONS)}.{hint}"
-      )
+      raise ValueError(registry.no_key(f"arms.{name}", section, ARM_SECTIONS))
     result[section] = merge(config[section], override, path=path)
   return with_vocabulary(result)
 
@@ -183,6 +177,21 @@ def with_vocabulary(config: Config) -> Config:
   return filled
 
 
+def _check_keys(
+  section: Mapping[str, Any], default: Mapping[str, Any], path: str
+) -> None:
+  """Keys of all sections but arms and specs, which are checked elsewhere."""
+  for key, value in section.items():
+    if key not in default:
+      raise ValueError(registry.no_key(path, key, default))
+    base = default[key]
+    if isinstance(base, Mapping) and "name" not in base and key != "arms":
+      here = f"{path}.{key}" if path else key
+      if not isinstance(value, Mapping):
+        raise TypeError(f"{here}: expected a section, got {value!r}")
+      _check_keys(value, base, here)
+
+
 def checked(config: Any) -> Config:
   """The config as a plain dict, or what is wrong with it.
 
@@ -194,6 +203,7 @@ def checked(config: Any) -> Config:
     TypeError: an arm's value of another type than the config's.
   """
   config = plain(config)
+  _check_keys(config, plain(config_lib.default()), "")
   registry.resolve(
     data.DATASETS, config["data"].get("name", ""), family="data set"
   )
