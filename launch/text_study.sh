@@ -9,8 +9,9 @@
 #     --config.labeler_weights=labeler.safetensors
 #
 # The runs are WORKDIR/2500, WORKDIR/2500,same and so on; each ends with its
-# table. The generator is trained once, in WORKDIR/teacher, and the labeler once
-# for every set of labels. The same command again resumes.
+# table. Teachers are in WORKDIR/teacher-2500, WORKDIR/teacher-2500,same and so
+# on; a generator is trained once for each number of labels, since what is held
+# out goes with them. The same command again resumes.
 #
 # CELLS ("2500 250 2500,same 250,same ...")  arguments of configs/sst2_low.py.
 # TINY                                       weights of BERT-Tiny for ,tiny.
@@ -35,14 +36,16 @@ if [[ -z "${CELLS:-}" && -n "${TINY:-}" ]]; then
   cells+=" 2500,tiny 250,tiny 2500,same,tiny 250,same,tiny"
 fi
 for cell in $cells; do
-  teacher="$workdir/teacher" more=()
+  teacher="$workdir/teacher-${cell%%,*}" more=()
+  other="$teacher,same"
   if [[ ",$cell," == *,same,* ]]; then
     # Its labeler has the student's labels; the generator is the same.
-    teacher="$workdir/teacher-${cell%%,*}"
+    other="$teacher" teacher="$teacher,same"
+  fi
+  if [[ -f "$other/generator.safetensors" &&
+    ! -f "$teacher/generator.safetensors" ]]; then
     mkdir -p "$teacher"
-    if [[ -f "$workdir/teacher/generator.safetensors" ]]; then
-      cp -n "$workdir/teacher/generator.safetensors" "$teacher"
-    fi
+    cp "$other/generator.safetensors" "$teacher"
   fi
   if [[ ",$cell," == *,tiny,* ]]; then
     more=(--config.student_weights="${TINY:?weights of BERT-Tiny}")

@@ -95,34 +95,38 @@ def test_sample_sizes_say_what_is_missing(tmp_path):
 
 def test_text_study_gives_each_set_of_labels_its_labeler(tmp_path):
   runs = tmp_path / "runs"
-  (runs / "teacher").mkdir(parents=True)
-  (runs / "teacher" / "generator.safetensors").write_text("generator")
+  for size, form in (("250", ""), ("2500", ",same")):
+    folder = runs / f"teacher-{size}{form}"
+    folder.mkdir(parents=True)
+    (folder / "generator.safetensors").write_text(size)
   done, lines = _text_study(
     tmp_path,
     f"--workdir={runs}",
     "--config.seeds=1",
     TINY="tiny.safetensors",
-    CELLS="250 2500,same 250,same,tiny",
+    CELLS="250 2500,same 250,same,tiny 2500",
   )
   assert done.returncode == 0, done.stderr
   begin = "-m tgt_jax.main --config=configs/sst2_low.py:"
   teacher = f"--config.teacher_dir={runs}/teacher"
   assert lines == [
-    f"{begin}250 {teacher} --config.seeds=1 --workdir={runs}/250",
+    f"{begin}250 {teacher}-250 --config.seeds=1 --workdir={runs}/250",
     (
-      f"{begin}2500,same {teacher}-2500 --config.seeds=1"
+      f"{begin}2500,same {teacher}-2500,same --config.seeds=1"
       f" --workdir={runs}/2500,same"
     ),
     (
-      f"{begin}250,same,tiny {teacher}-250"
+      f"{begin}250,same,tiny {teacher}-250,same"
       " --config.student_weights=tiny.safetensors --config.seeds=1"
       f" --workdir={runs}/250,same,tiny"
     ),
+    f"{begin}2500 {teacher}-2500 --config.seeds=1 --workdir={runs}/2500",
   ]
-  # The generator is trained once.
+  # The generator of as many labels is trained once, whoever comes first.
   for size in ("250", "2500"):
-    copied = runs / f"teacher-{size}" / "generator.safetensors"
-    assert copied.read_text() == "generator"
+    for form in ("", ",same"):
+      copied = runs / f"teacher-{size}{form}" / "generator.safetensors"
+      assert copied.read_text() == size
 
 
 def test_text_study_needs_the_weights_it_begins_with(tmp_path):

@@ -7,40 +7,29 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import sst2_low
+from tests.small_texts import settings
 from tgt_jax import (
-  beginnings,
   build,
   data,
   evaluate,
+  experiment,
   export,
-  models,
-  networks,
+  plan,
   settings as settings_lib,
   splits,
+  streams,
   text_presets,
   train,
-  weights,
 )
 from tgt_jax.data import sentences, tokenizer
 
 pytest.importorskip("tokenizers")
-
-
-def settings(*arms, **changes):
-  """The small form of an experiment on text, with these of its arms."""
-  config = settings_lib.plain(sst2_low.get_config("smoke"))
-  found = settings_lib.plain(sst2_low.get_config())["arms"]
-  config["arms"] = {name: found[name] for name in arms or ("tgt_random",)}
-  config["main_arm"] = list(config["arms"])[-1]
-  config["seeds"] = 1
-  return {**config, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +76,8 @@ def test_the_report_shows_sentences(finished):
   page = (workdir / "report.html").read_text()
   assert "tokenizer.json" in page
   assert "The student reads" not in page
-  text = splits.load_sets(settings()).test.text.tokenizer
-  words = text.decode(splits.load_sets(settings()).test.read(np.arange(2)))
+  test = splits.load_sets(settings_lib.checked(settings())).test
+  words = test.text.tokenizer.decode(test.read(np.arange(2)))
   assert any(word in page for word in words)
 
 
@@ -166,6 +155,14 @@ class TestOtherWords:
       train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
+  def test_gradients_inside_another_exploration_are_found(self, words):
+    config = self.config(words, "tgt_gradient")
+    inner = config["arms"]["tgt_gradient"]["exploration"]
+    wrapped = {"name": "some_places", "inner": inner, "share": 0.5}
+    config["arms"]["tgt_gradient"]["exploration"] = wrapped
+    with pytest.raises(ValueError, match="no gradient passes from one"):
+      settings_lib.checked(config)
+
   def test_a_missing_tokenizer_is_named_before_anything_runs(self, tmp_path):
     config = self.config(tmp_path / "nowhere", "tgt_random")
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -179,21 +176,78 @@ class TestOtherWords:
       train.run(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-  ("changes", "message"),
-  [
-    ({"vocab_size": 98}, "vocab_size: 99 there, 98"),
-    ({"pad_id": 1}, "pad_id: 0 there, 1"),
-    ({"sep_id": 99}, "vocabulary.sep_id"),
-    ({"vocab_size": 0}, "vocabulary.vocab_size"),
-  ],
-)
-def test_another_vocabulary_than_the_data_has(changes, message, tmp_path):
-  config = settings()
-  config["vocabulary"] = {**text_presets.SENTENCE_WORDS, **changes}
-  with pytest.raises(ValueError, match=message):
-    train.run(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
+def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
+  monkeypatch,
+):
+  """A few labelled texts say little of the words of the others."""
+  config = settings("uda")
+  config["long_tail"].update(profile="fraction", fraction=0.2)
+  config["augment"] = ({"name": "replace_words"},)
+  checked = settings_lib.checked(config)
+  sets = splits.load_sets(checked)
+  assert len(sets.train) < len(sets.full)
+  asked = []
+
+  def spy(*, source, probability=0.2):
+    asked.append(source.name)
+    return data.AUGMENTATIONS["erase_tokens"](source=source)
+
+  monkeypatch.setitem(data.AUGMENTATIONS, "replace_words", spy)
+  runtime = types.SimpleNamespace(shard=(0, 1))
+  run = experiment.Experiment(checked, None, sets, None, {}, runtime)
+  arm = build.arm(settings_lib.arm_config(checked, "uda"), "uda", sets.counts)
+  streams.batches(run, arm, 0)
+  # Batches, then start points and their second view.
+  assert asked == [sets.train.name, sets.full.name, sets.full.name]
+
+
+@pytest.mark.thorough
+def test_latents_that_are_too_many_to_keep(monkeypatch, tmp_path, capsys):
+  config = settings("tgt_random")
+  config["gallery_examples"] = 0
+  kept = train.run(config, tmp_path / "kept")
+  monkeypatch.setattr(experiment, "_KEPT_LATENTS", 0)
+  assert "not kept" not in capsys.readouterr().out
+  anew = train.run(config, tmp_path / "anew")
+  assert "latents are not kept" in capsys.readouterr().out
+  before, after = (r.arms[0].seeds[0].metrics for r in (kept, anew))
+  assert after["nll"] == pytest.approx(before["nll"], rel=1e-4)
+
+
+def test_moments_of_other_texts_are_another_generator():
+  """Used as it is, a whitened one still measures the data."""
+
+  def made(seed, whitened):
+    config = settings()
+    config["data"] = {**config["data"], "seed": seed}
+    config["generator"] = {**config["generator"], "whitened": whitened}
+    config["generator_training"]["steps"] = 0
+    checked = settings_lib.checked(config)
+    sets = splits.load_sets(checked)
+    return plan.parts(checked, sets, sets.counts)[0].fingerprint
+
+  assert made(0, True) == made(0, True) != made(1, True)
+  assert made(0, False) == made(1, False)
+
+
+@pytest.mark.parametrize("labels", ["250", "2500"])
+def test_cells_of_a_study_share_their_generator(labels):
+  """launch/text_study.sh hands it from cell to cell of as many labels."""
+  found = set()
+  for form in ("", ",same", ",tiny", ",same,tiny", ",long"):
+    config = settings_lib.plain(sst2_low.get_config(f"{labels}{form}"))
+    small = settings_lib.plain(sst2_low.get_config("smoke"))
+    for key in ("input_shape", "buckets", "vocabulary", "data", "generator"):
+      config[key] = small[key]
+    config["data"] = {**config["data"], "train_size": 4000}
+    config["long_tail"]["fraction"] = int(labels) / 4000
+    checked = settings_lib.checked(config)
+    sets = splits.load_sets(checked)
+    assert len(sets.train) == int(labels)
+    part = plan.parts(checked, sets, sets.counts)[0]
+    assert part.name == "generator"
+    found.add(part.fingerprint)
+  assert len(found) == 1
 
 
 def test_pixel_noise_is_for_images(tmp_path):
@@ -201,53 +255,6 @@ def test_pixel_noise_is_for_images(tmp_path):
   config["arms"]["tgt_random"] = {"method": {"name": "noise_kd"}}
   with pytest.raises(TypeError, match="floating"):
     build.abstract(config)
-
-
-def _converted(path: pathlib.Path, **changes) -> str:
-  """Weights of the experiment's student, with other arguments."""
-  words = text_presets.SENTENCE_WORDS
-  taken = {key: words[key] for key in ("vocab_size", "pad_id", "sep_id")}
-  spec = {**settings()["student"], **taken, **changes}
-  classes = spec.pop("num_classes", 2)
-  network = models.from_spec(models.MODELS, spec, num_classes=classes)
-  x = jnp.zeros((1, 48), jnp.int32)
-  params, state = network.init(jax.random.key(0), x)
-  card = weights.WeightsCard(
-    name="public",
-    family="models",
-    model=spec,
-    input_shape=(48,),
-    source="file",
-    sha256="0",
-    licence="CC0-1.0",
-    preprocessing=None,
-  )
-  tree = {"params": params, "model_state": state}
-  weights.save_converted(path, tree, card)
-  return str(path)
-
-
-def test_weights_of_another_vocabulary_are_named_first(tmp_path):
-  config = settings()
-  path = _converted(tmp_path / "w.safetensors", vocab_size=120)
-  config["student_weights"] = path
-  with pytest.raises(ValueError, match="has 120 tokens, 'bert' 99: its words"):
-    train.run(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
-
-
-def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
-  config = settings_lib.checked(settings())
-  path = _converted(tmp_path / "w.safetensors", num_classes=5)
-  network = networks.network(config, config["student"])
-  x = jnp.zeros((1, 48), jnp.int32)
-  shapes = jax.eval_shape(network.init, jax.random.key(0), x)
-  for _ in range(2):  # Of two arms.
-    found = beginnings.starting_arrays(path, config["student"], shapes)
-  assert found.params["head"] == {"bias": None, "kernel": None}
-  (line,) = capsys.readouterr().out.splitlines()
-  assert line.startswith(f"{path}: drawn at random")
-  assert line.endswith("classes: params/head/bias, params/head/kernel")
 
 
 def test_a_run_says_how_many_texts_are_cut(capsys):

@@ -298,6 +298,26 @@ def _asked_splits(
   return wanted + sorted(used - set(wanted))
 
 
+# Bytes of Enc(x) of a split that are kept; of more, the step encodes anew.
+_KEPT_LATENTS = 4 << 30
+
+
+def _keeps_latents(
+  config: settings.Config, teacher: Any, frozen: Any, source: data.Source
+) -> bool:
+  """Whether the latents of a split are few enough to be kept."""
+  x = networks.zeros(config, "input")
+  z = jax.eval_shape(teacher.encode, frozen, x)
+  size = len(source) * z.size // z.shape[0] * z.dtype.itemsize
+  if size > _KEPT_LATENTS:
+    print(
+      f"{source.name}: {size / 2**30:,.0f} GiB of latents are not kept but made"
+      " anew in every step",
+      flush=True,
+    )
+  return size <= _KEPT_LATENTS
+
+
 def ask_teacher(
   config: settings.Config,
   workdir: pathlib.Path,
@@ -334,6 +354,7 @@ def ask_teacher(
       workdir / "teacher",
       runtime,
       batch_size=config["evaluation_batch_size"],
-      latents=split in explored,
+      latents=split in explored
+      and _keeps_latents(plain, teacher, prepared.frozen, source),
     )
   return Experiment(config, workdir, sets, prepared, columns, runtime, embedded)

@@ -24,7 +24,7 @@ from tgt_jax.exploration import diagnose
 from tgt_jax.methods import Context, Parts, Trace, start_points, trace
 from tgt_jax.pictures import Gallery
 
-_PROBED = 256  # Examples that the diagnostics look at.
+_PROBED = 256  # Examples that the diagnostics look at, at most.
 
 
 def explores(arm: settings.Config) -> bool:
@@ -62,7 +62,13 @@ def make_probe(
   if not explores(arm.config) or not experiment.config["gallery_examples"]:
     return lambda variables, step: {}
   source = experiment.sets.validation or experiment.sets.train
-  batch = source.fetch(_examples(source, _PROBED))
+  ids = _examples(source, _PROBED)
+  # As many at a time as training has room for.
+  size = min(arm.config["training"]["batch_size"], len(ids))
+  batches = [
+    source.fetch(ids[at : at + size])
+    for at in range(0, len(ids) - size + 1, size)
+  ]
   frozen = experiment.prepared.frozen
   key = rng_lib.stream(jax.random.key(experiment.config["seed"]), "probe")
 
@@ -83,8 +89,14 @@ def make_probe(
   many = training.jit_once(jax.vmap(one, in_axes=(0, 0, None, None)))
 
   def probe(variables, step):
-    found = jax.device_get(many(variables, step, frozen, batch))
-    return {name: pair.total / pair.count for name, pair in found.items()}
+    found = [
+      jax.device_get(many(variables, step, frozen, batch)) for batch in batches
+    ]
+    return {
+      name: sum(one[name].total for one in found)
+      / sum(one[name].count for one in found)
+      for name in found[0]
+    }
 
   return probe
 

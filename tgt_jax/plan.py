@@ -129,11 +129,14 @@ def encoder(config: settings.Config) -> Part:
 def _generator(config: settings.Config, sources: Any) -> Part:
   section, path = config["generator_training"], config["generator_weights"]
   source = getattr(sources, section["source"])
+  # The moments of a whitened one are the data's, trained on them or not.
+  measured = config["generator"].get("whitened") and not section["steps"]
   made = fingerprint(
     config["generator"],
     section,
     config["seed"],
     *_made_of(section, path, source.fingerprint),
+    *([source.fingerprint] if measured else []),
   )
   return Part(
     "generator",

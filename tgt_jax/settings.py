@@ -35,6 +35,7 @@ Config = dict[str, Any]
 _KNOW_WORDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
   "generator": (generators.GENERATORS, "generator"),
   "labeler": (models.MODELS, "model"),
+  "assistants": (models.MODELS, "model"),
   "encoder": (models.MODELS, "model"),
   "student": (models.MODELS, "model"),
   "method": (methods.METHODS, "method"),
@@ -151,6 +152,21 @@ def arm_config(config: Config, name: str) -> Config:
   return with_vocabulary(result)
 
 
+def word_arguments(
+  config: Config, section: str, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What a spec's function takes of the vocabulary, with its defaults."""
+  if section not in _KNOW_WORDS or not spec.get("name", ""):
+    return {}
+  table, family = _KNOW_WORDS[section]
+  factory = registry.resolve(table, spec["name"], family=family)
+  return {
+    key: registry.default(factory, key)
+    for key in config["vocabulary"]
+    if registry.takes(factory, key)
+  }
+
+
 def with_vocabulary(config: Config) -> Config:
   """The config with the vocabulary in the specs of what reads texts.
 
@@ -160,21 +176,20 @@ def with_vocabulary(config: Config) -> Config:
   if len(config["input_shape"]) != 1:
     return config
 
-  def fill(spec: Mapping[str, Any], table: Any, family: str) -> dict[str, Any]:
-    if "tokenizer" in spec or not spec.get("name", ""):
+  def fill(section: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    if "tokenizer" in spec:
       return dict(spec)
-    factory = registry.resolve(table, spec["name"], family=family)
-    words = config["vocabulary"].items()
-    known = {k: v for k, v in words if registry.takes(factory, k)}
-    return {**known, **spec}
+    known = word_arguments(config, section, spec)
+    return {**{key: config["vocabulary"][key] for key in known}, **spec}
 
-  filled = dict(config)
-  for section, (table, family) in _KNOW_WORDS.items():
-    filled[section] = fill(config[section], table, family)
-  filled["assistants"] = tuple(
-    fill(spec, models.MODELS, "model") for spec in config["assistants"]
-  )
-  return filled
+  return {
+    section: tuple(fill(section, spec) for spec in value)
+    if section == "assistants"
+    else fill(section, value)
+    if section in _KNOW_WORDS
+    else value
+    for section, value in config.items()
+  }
 
 
 def _check_keys(
@@ -353,7 +368,8 @@ def _check_words(mine: Config, name: str) -> None:
 
 def _ascends(exploration: Any) -> bool:
   """Whether an exploration, or a part of it, follows a gradient."""
-  parts = exploration.get("parts", ())
+  parts = [*exploration.get("parts", ())]
+  parts += [exploration["inner"]] if "inner" in exploration else []
   return exploration.get("name") == "gradient_ascent" or any(
     map(_ascends, parts)
   )

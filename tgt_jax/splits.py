@@ -13,7 +13,6 @@ import numpy as np
 from tgt_jax import (
   data,
   longtail,
-  models,
   registry,
   results as results_lib,
   scoring,
@@ -134,7 +133,7 @@ def _check_texts(
 ) -> None:
   """Checks words against networks, and says how texts are cut and padded."""
   _check_vocabulary(full.name, text.tokenizer, config["vocabulary"])
-  _check_tokenizers(config)
+  _check_networks(config, full.name, text.tokenizer)
   sizes = data.buckets(full, config["buckets"] or None) or ()
   (limit,) = full.input_shape
   longest = int(np.sum(text.lengths == limit))
@@ -182,21 +181,30 @@ def _check_vocabulary(
     )
 
 
-def _check_tokenizers(config: settings.Config) -> None:
-  """Raises unless networks with a tokenizer of their own fit it.
+def _check_networks(config: settings.Config, name: str, tokenizer: Any) -> None:
+  """Raises unless all that reads texts expects the words that it gets.
+
+  Args:
+    config: the experiment.
+    name: of the data.
+    tokenizer: of the data, for what has none of its own.
 
   Raises:
-    FileNotFoundError: there is none at its path.
+    FileNotFoundError: there is no tokenizer at a path.
     ValueError: its ids are not those that the network expects.
   """
-  arms = [settings.arm_config(config, name) for name in config["arms"]]
-  specs = [config["labeler"], *(arm["student"] for arm in arms)]
-  for spec in specs:
-    if "tokenizer" not in spec:
-      continue
-    words = data.load_tokenizer(spec["tokenizer"])
-    table = models.MODELS
-    factory = registry.resolve(table, spec["name"], family="model")
-    keys = [k for k in config["vocabulary"] if registry.takes(factory, k)]
-    said = {k: spec.get(k, registry.default(factory, k)) for k in keys}
-    _check_vocabulary(str(spec["tokenizer"]), words, said)
+  found = [("", "assistants", spec) for spec in config["assistants"]]
+  shared = ("generator", "encoder", "labeler")
+  found += [("", section, config[section]) for section in shared]
+  for arm in config["arms"]:
+    mine = settings.arm_config(config, arm)
+    found += [(f"arms.{arm}.", s, mine[s]) for s in ("student", "method")]
+  for path, section, spec in found:
+    takes = settings.word_arguments(config, section, spec)
+    own = spec.get("tokenizer")
+    words = data.load_tokenizer(own) if own else tokenizer
+    _check_vocabulary(
+      f"{path}{section}: {own or name}",
+      words,
+      {key: spec.get(key, default) for key, default in takes.items()},
+    )

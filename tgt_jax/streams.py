@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tgt_jax import build, data, distributed, reading, registry, settings
@@ -27,9 +27,9 @@ def check_sizes(config: settings.Config, mesh: Any) -> None:
       raise ValueError(f"{name}: {error}") from error
 
 
-def _chain(experiment: Experiment, specs: Sequence[Any]) -> list[Any]:
-  """The augmentations of some specs."""
-  offered = {"source": experiment.sets.train}
+def _chain(source: data.Source, specs: Sequence[Any]) -> list[Any]:
+  """The augmentations of some specs; statistics are those of the source."""
+  offered = {"source": source}
   return [
     registry.build(
       data.AUGMENTATIONS, spec, family="augmentation", offered=offered
@@ -42,9 +42,6 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   """One seed's training batches, start points included."""
   config, sets = arm.config, experiment.sets
   train, starts = config["training"], config["starts"]
-  augment = _chain(experiment, config["augment"])
-  strong = _chain(experiment, starts["strong"])
-  views = {"strong": strong} if strong else {}
   separate = starts["source"] != "batch"
   reads = config["student_reads"]
 
@@ -52,13 +49,14 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     source: str,
     sampler: str,
     number: int,
-    augment: Sequence[Any],
-    views: Mapping[str, Sequence[Any]],
+    specs: Sequence[Any],
+    strong: Sequence[Any],
   ) -> Any:
+    changed = experiment.source(source, "input")
+    augment = _chain(changed, specs) if reads == "input" else []
+    views = {"strong": _chain(changed, strong)} if strong else {}
     columns = dict(experiment.columns.get(source, {}))
-    if reads == "embedding":
-      augment = ()
-    elif augment:
+    if augment:
       # What is not kept is asked for in the step, of what the student sees.
       kept = reading.kept_of_augmented(config)
       columns = {name: columns[name] for name in kept}
@@ -79,9 +77,10 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       shard=experiment.runtime.shard,
     )
 
-  sampler = train["sampler"]
+  sampler, augment = train["sampler"], config["augment"]
+  strong = starts["strong"]
   streams = {
-    "": stream("train", sampler, 0, augment, {} if separate else views)
+    "": stream("train", sampler, 0, augment, () if separate else strong)
   }
   if separate:
     streams["starts"] = stream(
@@ -89,8 +88,8 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       starts["sampler"],
       1,
       augment if starts["augment"] else (),
-      views,
+      strong,
     )
   if arm.feedback:
-    streams["feedback"] = stream("feedback", "natural", 1, (), {})
+    streams["feedback"] = stream("feedback", "natural", 1, (), ())
   return data.zip_batches(streams, pad_id=sets.train.pad_id)

@@ -221,6 +221,8 @@ def _train(
       " file in the config",
       file=sys.stderr,
     )
+  if begin is not None and part.group == "labeler" and not section["steps"]:
+    _check_whole(part, begin)
   number = settings.anchors(config) if part.name == "labeler-0" else 0
   if number and section["steps"] % number:
     raise ValueError(
@@ -252,6 +254,19 @@ def _train(
     _save(folder / f"{part.name}.safetensors", (params, model_state), part)
     shutil.rmtree(job.directory, ignore_errors=True)
   distributed.barrier(f"{part.name} is written")
+
+
+def _check_whole(part: plan.Part, begin: Frozen) -> None:
+  """Raises where a labeler that is not trained would answer at random."""
+  none = lambda leaf: leaf is None
+  leaves = jax.tree.leaves((begin.params, begin.state), is_leaf=none)
+  if drawn := sum(map(none, leaves)):
+    raise ValueError(
+      f"{part.weights} lacks {drawn} arrays of {part.name}, or has them for"
+      " another number of classes: its answers would be random. Train it"
+      " (labeler_training.steps), or name a file with a classifier of this"
+      " task's classes"
+    )
 
 
 def _arrays(part: plan.Part, state: Any, runtime: fit.Runtime) -> Any:

@@ -210,6 +210,12 @@ def smoke(config: Any) -> None:
   explores = bool(config.generator.name)
   names = ("tgt_random", "tgt_gradient") if explores else tuple(config.arms)
   kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
+  # What changes the program, not its size, stays.
+  same = lambda part: {
+    key: config[part][key]
+    for key in ("dtype", "remat", "whitened", "rendering", "pooling", "pooler")
+    if key in config[part]
+  }
   with config.unlocked():
     config.data = {"name": "sentences", "train_size": 200, "test_size": 40}
     if explores:
@@ -217,14 +223,19 @@ def smoke(config: Any) -> None:
         "name": "bart",
         "num_layers": 1,
         "num_decoder_layers": 1,
-        "rendering": "forced",
         **small,
+        **same("generator"),
       }
     for part in ("encoder", "labeler", "student"):
       family = config[part].name.split("_")[0].replace("distilro", "ro")
       family = "bert" if family == "minilm" else family
       if family in ("bert", "roberta", "distilbert"):
-        config[part] = {"name": family, "num_layers": 1, **small}
+        config[part] = {
+          "name": family,
+          "num_layers": 1,
+          **small,
+          **same(part),
+        }
     config.arms = config_lib.arms(kept)
   config.student_weights = config.labeler_weights = ""
   config.generator_weights = config.encoder_weights = ""

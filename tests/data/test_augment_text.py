@@ -169,6 +169,9 @@ def test_statistics_are_those_of_the_paper(monkeypatch):
   found = augment_text.word_statistics(source)
   for word, value in idf.items():
     assert found.idf[word] == pytest.approx(value, abs=1e-12)
+  # What no text has is as telling as what one has.
+  rest = np.delete(found.idf, list(idf) + list(_TOKENS.frame_ids))
+  np.testing.assert_allclose(rest, math.log(len(source)), rtol=1e-12)
   top = max(score.values())
   total = sum(top - value for value in score.values())
   probabilities = np.diff(found.cumulative, prepend=0)

@@ -119,6 +119,7 @@ def test_few_labels_of_many_texts(tmp_path, letters):
       "train.csv: example 0: expected the 2 columns label, te",
     ),
     ("amazon5", _YELP, "expected the 3 columns label, title, text, got 2"),
+    ("yelp5", '"5","fine"\n"5","a long ni', "train.csv:2: unexpected end of"),
     ("yelp5", '"6","x"\n', "example 0: label '6': expected one of 1, 2, 3, 4"),
     ("yelp", _YELP, "corpus: unknown 'yelp'.*Did you mean 'yelp5'"),
   ],

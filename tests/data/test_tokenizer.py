@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import helpers
+from tgt_jax import data
 from tgt_jax.data import tokenizer as lib
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -210,6 +211,11 @@ def test_errors(tmp_path, monkeypatch):
   tokenizers.Tokenizer(words).save(str(damaged))
   with pytest.raises(ValueError, match="no pad token: expected one of .PAD."):
     lib.load(damaged)
+  (tmp_path / "vocab.txt").write_text("[PAD]\n[CLS]\n[SEP]\ndog\n")
+  with pytest.raises(
+    ValueError, match=r"vocab.txt cannot be read: no token .UN"
+  ):
+    lib.load(tmp_path / "vocab.txt")
   with pytest.raises(ValueError, match="kind: unknown 'bep'"):
     lib.train(_SENTENCES, kind="bep")
   monkeypatch.setitem(sys.modules, "tokenizers", None)
@@ -244,3 +250,24 @@ def test_as_transformers_does(tmp_path, family):
       assert _rows(found) == expected
   assert ours.pad_id == theirs.pad_token_id
   assert ours.mask_id == theirs.mask_token_id
+
+
+def test_translation_reads_every_row_by_itself(tmp_path):
+  """A pair among single texts does not make pairs of them."""
+  words = lib.train(_SENTENCES)
+  other = lib.train(_SENTENCES, kind="bpe", vocab_size=300)
+  a, b = _SENTENCES[:2]
+  rows = words.encode([a, b], max_length=40)
+  pair = words.encode([a], [b], max_length=40)
+  ids = np.full((3, 40), words.pad_id, np.int32)
+  for place, row in enumerate([*_rows(rows), *_rows(pair)]):
+    ids[place, : len(row)] = row
+  translate = data.translation(words, other, 60)
+  together = translate(ids)
+  for place in range(3):
+    np.testing.assert_array_equal(
+      translate(ids[place : place + 1])[0], together[place]
+    )
+  assert np.sum(together[2] == other.sep_id) > np.sum(
+    together[0] == other.sep_id
+  )

@@ -52,6 +52,7 @@ def test_long_texts_are_read(tmp_path):
   [
     (_TRAIN, _TEST, r"expected 8 classes and \(5485, 2189\) texts, got 2 and"),
     (_TRAIN, "a\tb\n", "expected three header lines"),
+    (_TRAIN, "a\tb\nx\ty\n\nearn\tz\n", "expected three header lines"),
     (_TRAIN, _TEST + "earn\n", "row 5: expected a label and a text, got 1"),
     (_TRAIN, _TEST + "ship\tx\n", "example 1: label 'ship': expected one of"),
   ],

@@ -173,7 +173,7 @@ def test_free_writing_is_text(rendering):
   found = np.asarray(
     jax.jit(generator.render)(params, state, z, texts(), keys())
   )
-  wanted = np.ones(4) if rendering == "beam" else np.sum(texts() == SEP, axis=1)
+  wanted = np.sum(texts() == SEP, axis=1)
   for row, ends in zip(found, wanted, strict=True):
     assert row[0] == CLS
     there = row[row != PAD]
@@ -181,6 +181,55 @@ def test_free_writing_is_text(rendering):
     assert there[-1] == SEP
     # All its ends, or no room for them.
     assert np.sum(there == SEP) == ends or len(there) == L
+
+
+@pytest.mark.parametrize("rendering", ["greedy", "sample", "beam", "forced"])
+def test_of_nothing_nothing_is_written(rendering):
+  generator = build(rendering=rendering, num_beams=2, top_k=5)
+  params, state, _ = drawn()
+  x = jnp.full((2, L), PAD, jnp.int32)
+  z = generator.encode(params, state, x)
+  found = generator.render(params, state, z, x, keys(2))
+  np.testing.assert_array_equal(found, x)
+
+
+@pytest.mark.parametrize("rendering", ["greedy", "sample", "beam"])
+def test_as_many_ends_are_written_as_there_were(rendering):
+  """A sure decoder that writes a separator at every place."""
+  generator = build(rendering=rendering, num_beams=2, top_k=5)
+  params, state, z = drawn()
+  bias = params["logits_bias"].at[SEP].add(1e4)
+  params = {**params, "logits_bias": bias}
+  found = generator.render(params, state, z, texts(), keys())
+  np.testing.assert_array_equal(
+    np.sum(np.asarray(found) == SEP, 1), np.sum(texts() == SEP, 1)
+  )
+
+
+@pytest.mark.parametrize("rendering", ["greedy", "sample", "beam", "forced"])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_half_precision(rendering, stepwise):
+  generator = generators.from_spec(
+    {**generators.GENERATORS, "mine": build},
+    {
+      "name": "mine",
+      "dtype": "bfloat16",
+      "rendering": rendering,
+      "stepwise": stepwise,
+      "num_beams": 2,
+      "whitened": True,
+    },
+    input_shape=(L,),
+  )
+  params, state = generator.init(jax.random.key(0), texts())
+  assert state["latent"]["mean"].dtype == jnp.float32
+  z = generator.encode(params, state, texts())
+  slope = jax.grad(
+    lambda z: jnp.sum(generator.decode(params, state, z, texts())[..., 5])
+  )(z)
+  assert np.all(np.isfinite(slope))
+  found = generator.render(params, state, z, texts(), keys())
+  assert found.shape == (4, L)
 
 
 def test_a_sample_belongs_to_its_key():

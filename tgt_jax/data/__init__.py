@@ -19,13 +19,13 @@ from tgt_jax.data.embedded import embedded
 from tgt_jax.data.joins import stack_batches, zip_batches
 from tgt_jax.data.lengths import buckets
 from tgt_jax.data.orders import SAMPLERS
+from tgt_jax.data.other_words import translation
 from tgt_jax.data.pipeline import evaluation_batches, iterate, training_batches
 from tgt_jax.data.sources import Dataset, Source, Text, from_arrays, subset
 from tgt_jax.data.text import from_texts
 from tgt_jax.data.tokenizer import (
   Tokenizer,
   load as load_tokenizer,
-  translation,
 )
 
 AUGMENTATIONS = {**IMAGE_AUGMENTATIONS, **TEXT_AUGMENTATIONS}

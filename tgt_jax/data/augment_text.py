@@ -71,8 +71,8 @@ class WordStatistics(NamedTuple):
   """What TF-IDF needs to know of a corpus of N texts over V tokens.
 
   Attributes:
-    idf: float64 [V], log(N / number of texts with the token); 0 for a token
-      that is in none.
+    idf: float64 [V], log(N / number of texts with the token), where a token
+      that is in none counts as in one.
     cumulative: float64 [V], cumulative probability of being drawn as a
       replacement.
   """
@@ -99,8 +99,7 @@ def word_statistics(source: Source) -> WordStatistics:
     distinct = np.unique(rows * size + ids)
     texts_with += np.bincount(distinct % size, minlength=size)
   known = texts_with > 0
-  idf = np.zeros(size)
-  idf[known] = np.log(len(source) / texts_with[known])
+  idf = np.log(len(source) / np.maximum(texts_with, 1))
   known[list(text.tokenizer.frame_ids)] = False
   if not known.any():
     raise ValueError(f"{source.name} has no words to replace others by")
@@ -119,7 +118,7 @@ def replace_words(*, source: Source, probability: float = 0.2) -> Augmentation:
   the text: its keywords stay. See `word_statistics` for what replaces it.
 
   Args:
-    source: the corpus, which is what is trained on.
+    source: the corpus, which is what is changed.
     probability: p, about the share of tokens that is replaced.
 
   References:

@@ -29,7 +29,7 @@ def _unescape(value: str) -> str:
 def _read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> text.Split:
   texts: list[str] = []
   labels: list[str] = []
-  for row in text.rows(path):
+  for row in text.rows(path, strict=True):
     if len(row) != len(columns):
       raise ValueError(
         f"{path}: example {len(texts)}: expected the {len(columns)} columns"

@@ -45,10 +45,15 @@ def open_builder(name: str, data_dir: Any) -> Any:
       f"tfds: unknown data set {name!r}.{hint} The catalogue is at"
       " https://www.tensorflow.org/datasets/catalog/overview"
     ) from error
-  if not builder.info.splits:
+  if builder.info.splits:
+    return builder
+  try:  # With TensorFlow at hand TFDS looks for the newest version alone.
+    return tfds_library.core.read_only_builder.builder_from_files(
+      name, data_dir=data_dir
+    )
+  except tfds_library.core.DatasetNotFoundError as error:
     reason = f"nothing is prepared under {str(builder.data_path)!r}"
-    raise not_prepared(name, data_dir, reason)
-  return builder
+    raise not_prepared(name, data_dir, reason) from error
 
 
 def open_records(

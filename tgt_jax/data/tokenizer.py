@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,33 +188,6 @@ class Tokenizer:
     return [" / ".join(some) for some in self.parts(ids)]
 
 
-def translation(
-  ours: Tokenizer, theirs: Tokenizer, length: int
-) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns a function from token ids of one vocabulary to another's.
-
-  Args:
-    ours: the vocabulary of what is given, int [B, L].
-    theirs: that of the result, int32 [B, length], padded. Parts beyond the
-      second belong to the second.
-    length: longer texts are cut.
-  """
-
-  def translate(ids: Any) -> np.ndarray:
-    parts = ours.parts(np.asarray(ids))
-    texts = [some[0] if some else "" for some in parts]
-    pairs = None
-    if any(len(some) > 1 for some in parts):
-      pairs = [" ".join(some[1:]) for some in parts]
-    rows = theirs.encode(texts, pairs, max_length=length)
-    out = np.full((len(texts), length), theirs.pad_id, np.int32)
-    inside = np.arange(length)[None] < rows.lengths[:, None]
-    out[inside] = rows.flat
-    return out
-
-  return translate
-
-
 def wrap(backend: Any, *, what: str) -> Tokenizer:
   """Finds the symbols of a vocabulary; adds a frame where it has none."""
   vocabulary = backend.get_vocab()
@@ -326,6 +299,8 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     elif file.suffix == ".txt":
       model = library.models.WordPiece.from_file(str(file), unk_token="[UNK]")
       backend = _mark(_word_pieces(model), _BERT)
+      if backend.token_to_id("[UNK]") is None:
+        raise ValueError("no token [UNK], which stands for what is unknown")
     else:
       backend = library.Tokenizer.from_file(str(file))
   except OSError:

@@ -53,7 +53,7 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[str]]:
     rows = list(text.rows(path, delimiter="\t"))
   finally:
     csv.field_size_limit(before)
-  if len(rows) < 3 or rows[2][0] != "class":
+  if len(rows) < 3 or rows[2][:1] != ["class"]:
     raise ValueError(
       f"{path}: expected three header lines, names, types and roles, the first"
       f" role being 'class', got {rows[:3]}"

@@ -108,7 +108,8 @@ def _decode_stepwise(
     here = (jnp.arange(x.shape[1]) == place)[None, :, None]
     return jnp.where(here, relaxed, soft), None
 
-  blank = jax.nn.one_hot(x, module.vocab_size, dtype=z.dtype)
+  dtype = jnp.promote_types(z.dtype, jnp.float32)  # That of logits.
+  blank = jax.nn.one_hot(x, module.vocab_size, dtype=dtype)
   written, _ = jax.lax.scan(write, blank, jnp.arange(x.shape[1]))
   return written
 

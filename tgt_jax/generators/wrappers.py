@@ -59,10 +59,8 @@ def whitened(generator: Generator) -> Generator:
     shape = z.shape[1:]
     if generator.where is not None:
       shape = (1, *shape[1:])
-    latent = {
-      "mean": jnp.zeros(shape, z.dtype),
-      "std": jnp.ones(shape, z.dtype),
-    }
+    dtype = jnp.promote_types(z.dtype, jnp.float32)  # As they are measured.
+    latent = {"mean": jnp.zeros(shape, dtype), "std": jnp.ones(shape, dtype)}
     return params, {"generator": inner, "latent": latent}
 
   def encode(params: Params, model_state: ModelState, x: Array) -> Array:

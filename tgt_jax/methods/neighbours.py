@@ -144,6 +144,10 @@ def _move(
   partner = None
   if parts.exploration.needs_partner:
     partner = latent(starts.partner_x, starts.partner_latent)
+    if starts.partner_x is not None:
+      there = parts.teacher.where(starts.partner_x)
+      if there is not None:  # Nobody walks towards padding.
+        partner = jnp.where(there, partner, z)
   moved = parts.exploration.explore(
     z,
     starts.rng,

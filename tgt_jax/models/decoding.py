@@ -268,10 +268,10 @@ def beam_search(
 
   A text's score is the sum of the log probabilities of its tokens, the end
   token included, divided by `number_of_tokens ** length_penalty`. A text ends
-  at `eos_id` (see `ends`) or where it has `length` tokens; it is a candidate if it is then
-  among the `num_beams` best continuations. The search of a text stops where
-  it has `num_beams` candidates and the best open beam, scored at its present
-  length, is not above the worst of them.
+  at `eos_id` (see `ends`) or where it has `length` tokens; it is a candidate if
+  it is then among the `num_beams` best continuations. The search of a text
+  stops where it has `num_beams` candidates and the best open beam, scored at
+  its present length, is not above the worst of them.
 
   That is transformers' beam search with `early_stopping=False`.
 
@@ -302,6 +302,7 @@ def beam_search(
     return _grow(beams, step, length, length_penalty, special)
 
   shape = (count, num_beams)
+  wanted = jnp.ones(count, jnp.int32) if ends is None else ends
   empty = jnp.full((*shape, length), special.pad_id, jnp.int32)
   # Of equal beams all but the first wait.
   scores = jnp.zeros(shape).at[:, 1:].set(_WORST)
@@ -313,8 +314,8 @@ def beam_search(
     empty,
     jnp.full(shape, _WORST),
     jnp.zeros(shape, bool),
-    jnp.ones(count, bool),
-    jnp.ones(count, jnp.int32) if ends is None else ends,
+    wanted > 0,
+    wanted,
     past,
   )
   beams = jax.lax.while_loop(unfinished, grow, start)

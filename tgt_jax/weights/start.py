@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tgt_jax import models, trees
-from tgt_jax.weights.cards import load_converted
+from tgt_jax import generators, models, registry, trees
+from tgt_jax.weights.cards import WeightsCard, load_converted
 from tgt_jax.weights.words import TABLE
 
 # The classifier of every network of ours; another number of classes has another
@@ -20,6 +20,39 @@ _HEAD = re.compile(r"(^|/)head(/|$)")
 # The layer before it in a classifier of text, which files without a classifier
 # lack too.
 _POOLER = re.compile(r"(^|/)pooler(/|$)")
+
+
+# What changes a network and none of its shapes, and is never meant.
+_SILENT = ("num_heads", "pad_id", "sep_id")
+
+
+def _check_silent(
+  path: str | pathlib.Path, card: WeightsCard, spec: Mapping[str, Any]
+) -> None:
+  """Raises where arrays fit, and would be used in another way."""
+  table: Mapping[str, Any] = (
+    models.MODELS if card.family == "models" else generators.GENERATORS
+  )
+
+  def of(one: Mapping[str, Any]) -> dict[str, Any]:
+    factory = registry.resolve(table, one["name"], family=card.family)
+    return {
+      key: one.get(key, registry.default(factory, key))
+      for key in _SILENT
+      if registry.takes(factory, key)
+    }
+
+  there, here = of(card.model), of(spec)
+  wrong = [
+    f"{key}: {value} there, {here[key]} here"
+    for key, value in there.items()
+    if key in here and here[key] != value
+  ]
+  if wrong:
+    raise ValueError(
+      f"{path} was made for {card.model['name']!r} with other arguments than"
+      f" {spec['name']!r} has ({'; '.join(wrong)}): take over those of the file"
+    )
 
 
 def start_from(
@@ -34,7 +67,8 @@ def start_from(
 
   Returns:
     The template's structure; `None` for what is to be drawn, the leaves of a
-    head of another shape or of a head and a pooler that the file lacks.
+    head of another shape or of a head and a pooler that the file lacks. How
+    tokens are pooled is the spec's choice.
 
   Raises:
     FileNotFoundError: no such file.
@@ -42,6 +76,7 @@ def start_from(
       or a mean or std that differs from what they were trained with.
   """
   tree, card = load_converted(path)
+  _check_silent(path, card, spec)
   if card.family == "models" and card.preprocessing is not None:
     for name, value in models.normalisation(models.MODELS, spec).items():
       given = np.ravel(value)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks, weights and data that do not have the same words."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.small_texts import settings
+from tgt_jax import (
+  beginnings,
+  models,
+  networks,
+  settings as settings_lib,
+  text_presets,
+  train,
+  weights,
+)
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"vocab_size": 98}, "vocab_size: 99 there, 98"),
+    ({"pad_id": 1}, "pad_id: 0 there, 1"),
+    ({"sep_id": 99}, "vocabulary.sep_id"),
+    ({"vocab_size": 0}, "vocabulary.vocab_size"),
+  ],
+)
+def test_another_vocabulary_than_the_data_has(changes, message, tmp_path):
+  config = settings()
+  config["vocabulary"] = {**text_presets.SENTENCE_WORDS, **changes}
+  with pytest.raises(ValueError, match=message):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("section", "changes", "message"),
+  [
+    ("student", {"vocab_size": 50}, "tgt_random.student: .*99 there, 50"),
+    ("student", {"pad_id": 7}, "tgt_random.student: .*pad_id: 0 there, 7"),
+    ("labeler", {"vocab_size": 98}, "^labeler: .*vocab_size: 99 there, 98"),
+    ("generator", {"mask_id": 9}, "^generator: .*mask_id: 4 there, 9"),
+  ],
+)
+def test_a_network_with_other_words_than_the_data(
+  section, changes, message, tmp_path
+):
+  config = settings()
+  config[section] = {**config[section], **changes}
+  with pytest.raises(ValueError, match=message):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def _converted(path: pathlib.Path, **changes) -> str:
+  """Weights of the experiment's student, with other arguments."""
+  words = text_presets.SENTENCE_WORDS
+  taken = {key: words[key] for key in ("vocab_size", "pad_id", "sep_id")}
+  spec = {**settings()["student"], **taken, **changes}
+  classes = spec.pop("num_classes", 2)
+  network = models.from_spec(models.MODELS, spec, num_classes=classes)
+  x = jnp.zeros((1, 48), jnp.int32)
+  params, state = network.init(jax.random.key(0), x)
+  card = weights.WeightsCard(
+    name="public",
+    family="models",
+    model=spec,
+    input_shape=(48,),
+    source="file",
+    sha256="0",
+    licence="CC0-1.0",
+    preprocessing=None,
+  )
+  tree = {"params": params, "model_state": state}
+  weights.save_converted(path, tree, card)
+  return str(path)
+
+
+def test_weights_of_another_vocabulary_are_named_first(tmp_path):
+  config = settings()
+  path = _converted(tmp_path / "w.safetensors", vocab_size=120)
+  config["student_weights"] = path
+  with pytest.raises(ValueError, match="has 120 tokens, 'bert' 99: its words"):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("changes", "match"),
+  [
+    ({"num_heads": 4}, "num_heads: 2 there, 4 here"),
+    ({"pad_id": 1}, "pad_id: 0 there, 1 here"),
+    ({"sep_id": 7}, "sep_id: 3 there, 7 here"),
+  ],
+)
+def test_what_changes_no_shape_is_compared(tmp_path, changes, match):
+  path = _converted(tmp_path / "w.safetensors")
+  _, card = weights.load_converted(path)
+  spec = {**card.model, **changes}
+  network = models.from_spec(models.MODELS, spec, num_classes=2)
+  x = jnp.zeros((1, 48), jnp.int32)
+  params, state = jax.eval_shape(network.init, jax.random.key(0), x)
+  template = {"params": params, "model_state": state}
+  with pytest.raises(ValueError, match=match):
+    weights.start_from(path, template, spec)
+
+
+def test_a_labeler_without_a_classifier_must_be_trained(tmp_path):
+  config = settings("kd")
+  config["labeler_weights"] = _converted(
+    tmp_path / "w.safetensors", num_classes=5
+  )
+  config["labeler_training"]["steps"] = 0
+  config["generator"] = {"name": ""}
+  config["gallery_examples"] = 0
+  with pytest.raises(ValueError, match="lacks 2 arrays of labeler-0.*random"):
+    train.run(config, tmp_path / "run")
+
+
+def test_a_head_of_other_classes_is_said_to_be_drawn_once(tmp_path, capsys):
+  config = settings_lib.checked(settings())
+  path = _converted(tmp_path / "w.safetensors", num_classes=5)
+  network = networks.network(config, config["student"])
+  x = jnp.zeros((1, 48), jnp.int32)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+  for _ in range(2):  # Of two arms.
+    found = beginnings.starting_arrays(path, config["student"], shapes)
+  assert found.params["head"] == {"bias": None, "kernel": None}
+  (line,) = capsys.readouterr().out.splitlines()
+  assert line.startswith(f"{path}: drawn at random")
+  assert line.endswith("classes: params/head/bias, params/head/kernel")
