@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -15,6 +17,7 @@ from tgt_jax import (
   models,
   networks,
   settings as settings_lib,
+  splits,
   text_presets,
   train,
   weights,
@@ -110,6 +113,27 @@ def test_what_changes_no_shape_is_compared(tmp_path, changes, match):
   template = {"params": params, "model_state": state}
   with pytest.raises(ValueError, match=match):
     weights.start_from(path, template, spec)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_labeler_has_its_classes_in_the_order_of_the_data(tmp_path, order):
+  config = settings("kd")
+  names = splits.load_sets(settings_lib.checked(config)).full.class_names
+  path = _converted(tmp_path / "w.safetensors")
+  tree, card = weights.load_converted(path)
+  said = tuple(name.upper() for name in names[::order])
+  card = dataclasses.replace(card, class_names=said)
+  weights.save_converted(path, tree, card)
+  shapes = tree["params"], tree["model_state"]
+  start = functools.partial(
+    beginnings.starting_arrays, path, card.model, shapes
+  )
+  assert start() is not None
+  if order == 1:
+    assert start(names) is not None
+  else:
+    with pytest.raises(ValueError, match="the order POSITIVE, NEGATIVE, the"):
+      start(names)
 
 
 def test_a_labeler_without_a_classifier_must_be_trained(tmp_path):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,10 @@ def _say_once(message: str) -> None:
 
 
 def starting_arrays(
-  path: str, spec: dict[str, Any], shapes: tuple[Any, Any]
+  path: str,
+  spec: dict[str, Any],
+  shapes: tuple[Any, Any],
+  class_names: Sequence[str] = (),
 ) -> Frozen | None:
   """What a network begins with; `None` where all of it is drawn.
 
@@ -29,13 +32,14 @@ def starting_arrays(
     path: converted weights, or "".
     spec: of the network.
     shapes: of its params and model state.
+    class_names: see `weights.start_from`.
   """
   if not path:
     return None
   params, state = shapes
   inside = state["generator"] if spec.get("whitened") else state
   template = {"params": params, "model_state": inside}
-  found = weights.start_from(path, template, spec)
+  found = weights.start_from(path, template, spec, class_names)
   drawn = set(trees.flatten_names(template)) - set(trees.flatten_names(found))
   if drawn:
     _say_once(

@@ -213,7 +213,12 @@ def _train(
     buckets=settings.buckets(config, source),
     shard=runtime.shard,
   )
-  begin = beginnings.starting_arrays(part.weights, part.model, expected)
+  begin = beginnings.starting_arrays(
+    part.weights,
+    part.model,
+    expected,
+    source.class_names if part.group == "labeler" else (),
+  )
   if begin is None and not section["steps"]:
     print(
       f"warning: {part.name} has no weights and 0 steps of training: it is"

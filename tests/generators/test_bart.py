@@ -207,6 +207,22 @@ def test_as_many_ends_are_written_as_there_were(rendering):
 
 
 @pytest.mark.parametrize("rendering", ["greedy", "sample", "beam", "forced"])
+def test_what_is_no_word_is_not_written(rendering):
+  generator = build(rendering=rendering, num_beams=2, top_k=5)
+  params, state, z = drawn()
+  no_words = jnp.array([PAD, CLS, MASK])
+  bias = params["logits_bias"].at[no_words].add(1e4)
+  params = {**params, "logits_bias": bias}
+  x = texts()[:3]
+  found = np.asarray(generator.render(params, state, z[:3], x, keys(3)))
+  np.testing.assert_array_equal(found[:, 0], CLS)
+  for row in found:
+    last = np.flatnonzero(row == SEP)[-1]
+    assert not np.isin(row[1:last], no_words).any()
+    np.testing.assert_array_equal(row[last + 1 :], PAD)
+
+
+@pytest.mark.parametrize("rendering", ["greedy", "sample", "beam", "forced"])
 @pytest.mark.parametrize("stepwise", [False, True])
 def test_half_precision(rendering, stepwise):
   generator = generators.from_spec(

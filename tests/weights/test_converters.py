@@ -90,6 +90,23 @@ def test_from_a_public_file_to_logits(public, tmp_path, capsys):
   assert card.notes == "Of ünit tests."
 
 
+@pytest.mark.parametrize(
+  ("said", "expected"),
+  [
+    ({"id2label": {"0": "cat", "2": "emu", "1": "Dog"}}, ("cat", "Dog", "emu")),
+    ({"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}, ()),
+    ({"hidden_size": 5}, ()),
+  ],
+)
+def test_classes_are_those_of_the_files_neighbour(
+  public, tmp_path, said, expected
+):
+  (tmp_path / "config.json").write_text(json.dumps(said))
+  out = tmp_path / "ours.safetensors"
+  main(["convert", str(public), "--to=tiny_mlp", f"--out={out}"])
+  assert weights.load_converted(out)[1].class_names == expected
+
+
 def test_arguments_of_the_model(tmp_path, capsys):
   public, out = tmp_path / "x.npz", tmp_path / "y.safetensors"
   np.savez(public, **_public(widths=(7,), classes=4))

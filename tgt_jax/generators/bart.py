@@ -133,9 +133,15 @@ def _render(
     )
     return jnp.argmax(_structure(logits, x, tokens), -1).astype(x.dtype)
   copies = options.num_beams if options.rendering == "beam" else 1
-  step, past = decoder(
+  plain, past = decoder(
     module, params, z, mask, max_length=length, copies=copies
   )
+  no_words = jnp.asarray((tokens.pad, tokens.cls, tokens.mask))
+
+  def step(written: Array, index: Array, past: Any) -> tuple[Array, Any]:
+    logits, past = plain(written, index, past)
+    return logits.at[:, no_words].set(-jnp.inf), past
+
   special = decoding.SpecialTokens(
     start_id=module.start_id,
     eos_id=tokens.sep,

@@ -52,6 +52,8 @@ class WeightsCard:
     licence: of the weights, an SPDX name where there is one.
     preprocessing: of the images, `None` for text.
     notes: what else a user should know.
+    class_names: of the classifier, in the order of its outputs; () where the
+      public file says none.
   """
 
   name: str
@@ -63,6 +65,7 @@ class WeightsCard:
   licence: str
   preprocessing: Preprocessing | None = None
   notes: str = ""
+  class_names: tuple[str, ...] = ()
 
 
 def card_to_json(card: WeightsCard) -> str:

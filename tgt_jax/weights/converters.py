@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgt_jax import export as students, generators, models, registry, trees
+from tgt_jax import (
+  export as students,
+  files,
+  generators,
+  models,
+  registry,
+  trees,
+)
 from tgt_jax.types import Generator, ModelState, Network, Params
 from tgt_jax.weights import readers, rules
 from tgt_jax.weights.cards import Preprocessing, WeightsCard, load_converted
@@ -167,8 +174,21 @@ def convert_file(
     preprocessing=converter.preprocessing,
     notes=converter.notes
     + (f"; layers {', '.join(map(str, layers))}" if layers else ""),
+    class_names=_class_names(pathlib.Path(path)),
   )
   return tree, card
+
+
+def _class_names(path: pathlib.Path) -> tuple[str, ...]:
+  """What `config.json` beside a file of a public hub says of its outputs."""
+  file = (path if path.is_dir() else path.parent) / "config.json"
+  said = files.read_json(file) if file.is_file() else {}
+  labels = said.get("id2label") if isinstance(said, dict) else None
+  if not labels:
+    return ()
+  names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+  unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+  return () if unnamed else names
 
 
 def _template(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,10 @@ def _check_silent(
 
 
 def start_from(
-  path: str | pathlib.Path, template: Any, spec: Mapping[str, Any]
+  path: str | pathlib.Path,
+  template: Any,
+  spec: Mapping[str, Any],
+  class_names: Sequence[str] = (),
 ) -> Any:
   """Returns converted weights in the structure of a model of ours.
 
@@ -64,6 +67,7 @@ def start_from(
     path: written by `python -m tgt_jax.weights convert`.
     template: `{"params": ..., "model_state": ...}` of arrays or shapes.
     spec: of the model, `{"name": ..., **arguments}`.
+    class_names: of the task; () where the file's own do not matter.
 
   Returns:
     The template's structure; `None` for what is to be drawn, the leaves of a
@@ -73,10 +77,20 @@ def start_from(
   Raises:
     FileNotFoundError: no such file.
     ValueError: weights of another model or vocabulary, arrays that do not fit,
-      or a mean or std that differs from what they were trained with.
+      the task's classes in another order, or a mean or std that differs from
+      what they were trained with.
   """
   tree, card = load_converted(path)
   _check_silent(path, card, spec)
+  theirs, ours = (
+    [n.lower() for n in c] for c in (card.class_names, class_names)
+  )
+  if theirs != ours and sorted(theirs) == sorted(ours):
+    raise ValueError(
+      f"{path} has the classes in the order {', '.join(card.class_names)}, the"
+      f" data have {', '.join(class_names)}: reorder the rows of its classifier,"
+      " or use weights without one"
+    )
   if card.family == "models" and card.preprocessing is not None:
     for name, value in models.normalisation(models.MODELS, spec).items():
       given = np.ravel(value)
