@@ -43,7 +43,7 @@ ROWS = (
   ("answers", "beginnings", "scoring"),
   ("teach", "splits"),
   ("experiment",),
-  ("across", "alignment", "curves", "streams"),
+  ("across", "alignment", "curves", "reconstruction", "streams"),
   (
     "gallery",
     "ranking",

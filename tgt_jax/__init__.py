@@ -71,6 +71,7 @@ __all__ = [
   "curves",
   "streams",
   "alignment",
+  "reconstruction",
   "gallery",
   "ranking",
   "report",

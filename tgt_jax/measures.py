@@ -32,13 +32,14 @@ _PERCENT = frozenset(
       for who in ("teacher", "compressor")
       for metric in ("accuracy", "map", "f1", "pearson", "spearman")
     ),
+    "words_recovered",
     "probe_accuracy",
     "probe_map",
     "probe_roc_auc",
     "ece",
   }
 )
-_LOWER_IS_BETTER = frozenset({"nll", "ece"})
+_LOWER_IS_BETTER = frozenset({"nll", "ece", "reconstruction_rms"})
 _PLAIN = frozenset({"dcor", "cka", "rank", "compressor_rank"})
 METRICS = _PERCENT | _LOWER_IS_BETTER | _PLAIN  # That a config may show.
 

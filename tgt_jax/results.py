@@ -227,6 +227,13 @@ def _notes(results: Results, starred: bool) -> list[str]:
     notes.append(f"Warning: {LEAK}.")
   if starred:
     notes.append("* Best mean in its column, reference arms left out.")
+  said = results.teacher.metrics if results.teacher else {}
+  for metric, sentence in (
+    ("words_recovered", "Dec(Enc(x)) recovers {} % of the words."),
+    ("reconstruction_rms", "Dec(Enc(x)) is off x by {} (RMS of pixels)."),
+  ):
+    if metric in said:
+      notes.append(sentence.format(measures.format_value(metric, said[metric])))
   return notes
 
 

@@ -213,21 +213,7 @@ def _train(
     buckets=settings.buckets(config, source),
     shard=runtime.shard,
   )
-  begin = beginnings.starting_arrays(
-    part.weights,
-    part.model,
-    expected,
-    source.class_names if part.group == "labeler" else (),
-  )
-  if begin is None and not section["steps"]:
-    print(
-      f"warning: {part.name} has no weights and 0 steps of training: it is"
-      " random. Convert public weights (python -m tgt_jax.weights) and name the"
-      " file in the config",
-      file=sys.stderr,
-    )
-  if begin is not None and part.group == "labeler" and not section["steps"]:
-    _check_whole(part, begin)
+  begin = _beginning(part, expected, source)
   number = settings.anchors(config) if part.name == "labeler-0" else 0
   if number and section["steps"] % number:
     raise ValueError(
@@ -261,17 +247,37 @@ def _train(
   distributed.barrier(f"{part.name} is written")
 
 
-def _check_whole(part: plan.Part, begin: Frozen) -> None:
-  """Raises where a labeler that is not trained would answer at random."""
+def _beginning(
+  part: plan.Part, expected: Frozen, source: data.Source
+) -> Frozen | None:
+  """What a part begins with; says so, or raises, where it stays random."""
+  labels = part.group == "labeler"
+  begin = beginnings.starting_arrays(
+    part.weights,
+    part.model,
+    expected,
+    source.class_names if labels else (),
+  )
+  if part.training["steps"]:
+    return begin
+  if begin is None:
+    print(
+      f"warning: {part.name} has no weights and 0 steps of training: it is"
+      " random. Convert public weights (python -m tgt_jax.weights) and name the"
+      " file in the config",
+      file=sys.stderr,
+    )
+    return None
   none = lambda leaf: leaf is None
   leaves = jax.tree.leaves((begin.params, begin.state), is_leaf=none)
-  if drawn := sum(map(none, leaves)):
+  if labels and (drawn := sum(map(none, leaves))):
     raise ValueError(
       f"{part.weights} lacks {drawn} arrays of {part.name}, or has them for"
       " another number of classes: its answers would be random. Train it"
       " (labeler_training.steps), or name a file with a classifier of this"
       " task's classes"
     )
+  return begin
 
 
 def _arrays(part: plan.Part, state: Any, runtime: fit.Runtime) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -27,6 +28,7 @@ from tgt_jax import (
   pictures,
   plan,
   ranking,
+  reconstruction,
   report,
   results as results_lib,
   scoring,
@@ -307,11 +309,13 @@ def _teacher_result(experiment: Experiment) -> results_lib.TeacherResult:
   """The labeler's row."""
   config = experiment.config
   arrays = experiment.prepared.frozen["labeler"]
-  return experiment.row(
+  row = experiment.row(
     {name: said["teacher_logits"] for name, said in experiment.columns.items()},
     f"{config['labeler']['name']} x {config['num_labelers']}",
     models.parameter_count([f.params for f in arrays]),
   )
+  found = reconstruction.measure(experiment)
+  return dataclasses.replace(row, metrics={**row.metrics, **found})
 
 
 def _beside(experiment: Experiment) -> list[results_lib.TeacherResult]:
