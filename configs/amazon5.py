@@ -6,7 +6,7 @@ Command: python -m tgt_jax.main --config=configs/amazon5.py
   --config.generator_weights=bart.safetensors
   --config.labeler_weights=roberta.safetensors
   --config.student_weights=distilroberta.safetensors --workdir=runs/amazon5
-Hardware: one accelerator with 40 GB, or more of any.
+Hardware: one accelerator with 40 GB (an estimate), or more of any.
 Time: not yet run.
 Result: not yet run at full size; `:smoke` runs on a CPU.
 
@@ -16,7 +16,8 @@ facebook/bart-base, and the three files are public weights that
 fine-tuned on the same 2 500 labels; the other reviews have none.
 
 Arguments, joined by commas: `distilbert` is another student, with words of its
-own, so that TGT-gradient is left out; `large` another labeler; `scratch`
+own (--config.student.tokenizer names the folder of its vocab.txt), so that
+TGT-gradient is left out; `large` another labeler; `scratch`
 begins the student at random (leave out its weights); `smoke`.
 """
 

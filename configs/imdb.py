@@ -6,7 +6,7 @@ Command: python -m tgt_jax.main --config=configs/imdb.py
   --config.generator_weights=bart.safetensors
   --config.labeler_weights=roberta.safetensors
   --config.student_weights=distilroberta.safetensors --workdir=runs/imdb
-Hardware: one accelerator with 40 GB, or more of any.
+Hardware: one accelerator with 80 GB (an estimate: soft tokens are 3 GB each).
 Time: not yet run.
 Result: not yet run at full size; `:smoke` runs on a CPU.
 

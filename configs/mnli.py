@@ -6,7 +6,7 @@ Command: python -m tgt_jax.main --config=configs/mnli.py
   --config.generator_weights=bart.safetensors
   --config.labeler_weights=roberta.safetensors
   --config.student_weights=distilroberta.safetensors --workdir=runs/mnli
-Hardware: one accelerator with 40 GB, or more of any.
+Hardware: one accelerator with 40 GB (an estimate), or more of any.
 Time: not yet run.
 Result: not yet run at full size; `:smoke` runs on a CPU.
 
