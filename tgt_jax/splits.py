@@ -201,10 +201,11 @@ def _check_networks(config: settings.Config, name: str, tokenizer: Any) -> None:
     found += [(f"arms.{arm}.", s, mine[s]) for s in ("student", "method")]
   for path, section, spec in found:
     takes = settings.word_arguments(config, section, spec)
+    said = {key: spec.get(key, default) for key, default in takes.items()}
     own = spec.get("tokenizer")
     words = data.load_tokenizer(own) if own else tokenizer
     _check_vocabulary(
       f"{path}{section}: {own or name}",
       words,
-      {key: spec.get(key, default) for key, default in takes.items()},
+      {key: value for key, value in said.items() if value is not None},
     )
