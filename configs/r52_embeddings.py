@@ -15,7 +15,9 @@ as r52.py says. The student begins with random weights. Classes have 2 840 to 1
 training examples, and a TF-IDF row stands beside.
 
 Arguments, joined by commas: `20news`, 20 Newsgroups instead, whose classes are
-of one size (fetch 20news; 23 835 tokens; not yet run); `smoke`.
+of one size (fetch 20news; 23 835 tokens; 75 minutes; accuracy: no_teacher
+67.9 ± 2.3, east_kd 70.3 ± 1.2, ec_dcor 30.7 ± 1.4 at an untuned weight);
+`smoke`.
 """
 
 from __future__ import annotations
