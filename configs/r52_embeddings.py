@@ -16,7 +16,7 @@ training examples, and a TF-IDF row stands beside.
 
 Arguments, joined by commas: `20news`, 20 Newsgroups instead, whose classes are
 of one size (fetch 20news; 23 835 tokens; 75 minutes; accuracy: no_teacher
-67.9 ± 2.3, east_kd 70.3 ± 1.2, ec_dcor 30.7 ± 1.4 at an untuned weight);
+67.9 ± 2.3, east_kd 70.3 ± 1.2, ec_dcor 30.7 ± 1.4 at a weight not tuned);
 `smoke`.
 """
 
