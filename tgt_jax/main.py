@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from tgt_jax import overrides
 
-_EXPERIMENT = overrides.define("config", "Experiment file[:arg].")
+_EXPERIMENT = overrides.define("Experiment file[:arg].")
 flags.DEFINE_string("workdir", None, "Folder of the run.")
 flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Join processes.")
 flags.mark_flag_as_required("config")

@@ -69,14 +69,14 @@ class Parser(flags.ArgumentParser):
     return None
 
 
-def define(name: str, help_string: str) -> Parser:
-  """Defines the flag of an experiment file; returns its parser."""
+def define(help_string: str) -> Parser:
+  """Defines the flag `--config` of an experiment file; returns its parser."""
   config_flags.DEFINE_config_file(
-    name,
+    "config",
     help_string=help_string,
     lock_config=False,
     accept_new_attributes=True,
   )
-  flag = flags.FLAGS[name]
+  flag = flags.FLAGS["config"]
   flag.parser = Parser(flag.parser)
   return flag.parser

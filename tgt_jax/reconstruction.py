@@ -69,7 +69,7 @@ def measure(experiment: Experiment) -> dict[str, float]:
     experiment.runtime,
     config["training"]["batch_size"],  # For as much memory as training takes.
   )
-  share = float(found["sum"].sum(dtype=np.float64) / found["of"].sum())
+  share = float(found["sum"].sum(dtype=np.float64) / max(1, found["of"].sum()))
   if frame is None:
     return {"reconstruction_rms": math.sqrt(share)}
   return {"words_recovered": share}

@@ -12,6 +12,7 @@ words: a batch holds no words.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -110,6 +111,10 @@ def word_statistics(source: Source) -> WordStatistics:
   return WordStatistics(idf, np.cumsum(weight / weight.sum()))
 
 
+# Every seed of every arm asks for those of the same one or two sources.
+_statistics = functools.lru_cache(maxsize=2)(word_statistics)
+
+
 def replace_words(*, source: Source, probability: float = 0.2) -> Augmentation:
   """Replaces uninformative tokens by uninformative tokens, as UDA does.
 
@@ -127,7 +132,7 @@ def replace_words(*, source: Source, probability: float = 0.2) -> Augmentation:
   """
   checks.in_range(0, 1, probability=probability)
   text = _text(source, "replace_words")
-  statistics = word_statistics(source)
+  statistics = _statistics(source)
   frame = text.tokenizer.frame_ids
   length = source.input_shape[0]
   last = np.flatnonzero(np.diff(statistics.cumulative, prepend=0.0))[-1]

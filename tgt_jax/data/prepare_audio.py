@@ -5,8 +5,9 @@
 
 Every clip's is written to `log_mels/KEY.npy`, [mels, frames], beside
 `front_end.json`, which says how. A second run goes on where the first was
-stopped. Sounds that are missing or damaged are named at the end. Sounds are read by the package soundfile (`pip install soundfile`),
-which knows WAV, FLAC, OGG and MP3.
+stopped; sounds that are missing or damaged are named at the end. They are read
+by the package soundfile (`pip install soundfile`), which knows WAV, FLAC, OGG
+and MP3.
 """
 
 from __future__ import annotations

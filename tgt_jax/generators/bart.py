@@ -114,6 +114,17 @@ def _decode_stepwise(
   return written
 
 
+def _words_alone(step: decoding.Step, tokens: _Tokens) -> decoding.Step:
+  """A decoder's step that writes words and separators, and nothing else."""
+  others = jnp.asarray((tokens.pad, tokens.cls, tokens.mask))
+
+  def restricted(written: Array, index: Array, past: Any) -> tuple[Array, Any]:
+    logits, past = step(written, index, past)
+    return logits.at[:, others].set(-jnp.inf), past
+
+  return restricted
+
+
 def _render(
   module: BART,
   params: Params,
@@ -133,15 +144,10 @@ def _render(
     )
     return jnp.argmax(_structure(logits, x, tokens), -1).astype(x.dtype)
   copies = options.num_beams if options.rendering == "beam" else 1
-  plain, past = decoder(
+  step, past = decoder(
     module, params, z, mask, max_length=length, copies=copies
   )
-  no_words = jnp.asarray((tokens.pad, tokens.cls, tokens.mask))
-
-  def step(written: Array, index: Array, past: Any) -> tuple[Array, Any]:
-    logits, past = plain(written, index, past)
-    return logits.at[:, no_words].set(-jnp.inf), past
-
+  step = _words_alone(step, tokens)
   special = decoding.SpecialTokens(
     start_id=module.start_id,
     eos_id=tokens.sep,
