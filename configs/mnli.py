@@ -37,5 +37,4 @@ def get_config(arg=""):
   config.columns = ("accuracy", "mismatched/accuracy", "agreement")
   if "smoke" in chosen:
     text_presets.smoke(config)
-    config.columns = ("accuracy", "agreement")
   return config.lock()

@@ -141,13 +141,24 @@ def test_config_builds(path: pathlib.Path, argument: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("argument", ["smoke", "resnet50,taesd,smoke"])
-def test_image_experiment_runs_to_its_end(
-  argument: str, tmp_path: pathlib.Path
+@pytest.mark.parametrize(
+  ("name", "argument"),
+  [
+    ("imagenet_lt", "smoke"),
+    ("imagenet_lt", "resnet50,taesd,smoke"),
+    # A further test split, and grades.
+    ("mnli", "smoke"),
+    ("glue_lgtm", "stsb,smoke"),
+  ],
+)
+def test_experiment_runs_to_its_end(
+  name: str, argument: str, tmp_path: pathlib.Path
 ) -> None:
-  config = _module(ROOT / "configs" / "imagenet_lt.py").get_config(argument)
+  config = _module(ROOT / "configs" / f"{name}.py").get_config(argument)
   found = train.run(config, tmp_path)
   assert found.arms[0].steps == 2
+  (seed,) = found.arms[-1].seeds
+  assert set(config.columns) - {"teacher_accuracy"} <= set(seed.metrics)
   for name in ("report.html", "results.json", "student.safetensors"):
     assert (tmp_path / name).is_file()
 

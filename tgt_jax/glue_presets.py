@@ -103,6 +103,7 @@ def fill(
   config.columns = (*score, "teacher_accuracy", "agreement")
   config.main_arm = "lgtm"
   if task == "stsb":
+    config.columns = score  # Nobody's grades are right or wrong.
     config.label_loss.name = "graded_cross_entropy"
     config.labeler_training.label_loss.name = "graded_cross_entropy"
   with config.unlocked():
@@ -128,8 +129,6 @@ def smoke(config: Any) -> None:
   encoder = {"name": "bert", "num_layers": 1, "width": 16, "num_heads": 2}
   encoder |= {"mlp_width": 32, "max_positions": 48}
   config.assistants = (encoder,) * assistants
-  config.columns = ("accuracy", "teacher_accuracy", "agreement")
-  config.main_arm = "lgtm"
   names = ("pkd", "takd", "rco", "prokt", "lgtm")
   with config.unlocked():
     config.generator = {"name": ""}

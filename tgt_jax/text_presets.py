@@ -192,39 +192,53 @@ def topics(config: Any, corpus: str, *, length: int) -> None:
     }
 
 
+# Forms of `data.sentences` with the classes and inputs of GLUE's tasks.
+_LIKE_GLUE = {
+  "mnli": ("entailment", 3),
+  "stsb": ("similarity", 6),
+  **dict.fromkeys(("mrpc", "qnli", "qqp", "rte"), ("paraphrase", 2)),
+}
+
+
+def _kinds(spec: Any) -> dict[str, Any]:
+  """What changes a network's program, not its size."""
+  kept = ("dtype", "remat", "whitened", "rendering", "pooling", "pooler")
+  return {key: spec[key] for key in kept if key in spec}
+
+
 def smoke(config: Any) -> None:
   """Shrinks a text experiment to a few real steps on a CPU.
 
   Networks keep their kinds and lose width and depth; weights are random, and
-  the sentences are those of a grammar.
+  the sentences are those of a grammar, in pairs where the task's are.
 
   Args:
     config: filled in.
   """
   config.title += " (smoke)"
   config.seeds = 1
-  config.num_classes = 2
+  task = config.data.get("task", "")
+  form, config.num_classes = _LIKE_GLUE.get(task, ("review", 2))
   config.input_shape = config.buckets = (48,)
   config.vocabulary.update(SENTENCE_WORDS)
   small = {"width": 16, "num_heads": 2, "mlp_width": 32, "max_positions": 48}
   explores = bool(config.generator.name)
   names = ("tgt_random", "tgt_gradient") if explores else tuple(config.arms)
   kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
-  # What changes the program, not its size, stays.
-  same = lambda part: {
-    key: config[part][key]
-    for key in ("dtype", "remat", "whitened", "rendering", "pooling", "pooler")
-    if key in config[part]
-  }
   with config.unlocked():
-    config.data = {"name": "sentences", "train_size": 200, "test_size": 40}
+    config.data = {
+      "name": "sentences",
+      "form": form,
+      "train_size": 200,
+      "test_size": 40,
+    }
     if explores:
       config.generator = {
         "name": "bart",
         "num_layers": 1,
         "num_decoder_layers": 1,
         **small,
-        **same("generator"),
+        **_kinds(config.generator),
       }
     for part in ("encoder", "labeler", "student"):
       family = config[part].name.split("_")[0].replace("distilro", "ro")
@@ -234,7 +248,7 @@ def smoke(config: Any) -> None:
           "name": family,
           "num_layers": 1,
           **small,
-          **same(part),
+          **_kinds(config[part]),
         }
     config.arms = config_lib.arms(kept)
   config.student_weights = config.labeler_weights = ""

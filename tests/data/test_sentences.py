@@ -45,6 +45,50 @@ def test_labels_are_what_the_reviews_say():
   assert split.labels.mean() == 0.5
 
 
+@pytest.mark.parametrize("form", ["paraphrase", "entailment", "similarity"])
+def test_pairs_are_related_as_their_labels_say(form):
+  split = sentences.make(600, seed=3, split="train", form=form)
+  found = []
+  for first, second in zip(split.texts, split.pairs, strict=True):
+    one, other = first.split(), second.split()
+    # "the THING was ...".
+    same_thing, same_side = one[1] == other[1], _clause(one) == _clause(other)
+    found.append(
+      {
+        "paraphrase": same_thing and same_side,
+        "entailment": (0 if same_side else 2) if same_thing else 1,
+        "similarity": 2.5 * (same_thing + same_side),
+      }[form]
+    )
+  assert split.labels.tolist() == found
+  shares = {
+    "paraphrase": [0.5, 0.5],
+    "entailment": [1 / 3] * 3,
+    "similarity": [0.25, 0.5, 0.25],
+  }[form]
+  counts = np.unique(found, return_counts=True)[1]
+  np.testing.assert_allclose(counts / 600, shares)
+
+
+def test_forms_are_those_of_tasks():
+  make = data.DATASETS["sentences"]
+  sizes = {"train_size": 30, "test_size": 12}
+  entailment, grades = (
+    make(form=form, **sizes) for form in ("entailment", "similarity")
+  )
+  assert entailment.train.num_classes == 3
+  assert list(entailment.others) == ["mismatched"]
+  assert entailment.others["mismatched"].fingerprint != (
+    entailment.test.fingerprint
+  )
+  assert grades.train.targets.max() == 5.0
+  ids = grades.train.read(np.arange(30))
+  separators = (ids == grades.train.text.tokenizer.sep_id).sum(axis=1)
+  assert (separators == 2).all()
+  with pytest.raises(ValueError, match="unknown 'entail'.*'entailment'"):
+    make(form="entail", **sizes)
+
+
 def test_the_same_in_every_run():
   dataset = data.DATASETS["sentences"](train_size=300, test_size=100)
   again = data.DATASETS["sentences"](train_size=300, test_size=100)
