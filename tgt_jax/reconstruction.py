@@ -13,6 +13,7 @@ import numpy as np
 
 from tgt_jax import answers, data, distributed, networks
 from tgt_jax.experiment import Experiment
+from tgt_jax.models.layers import most_probable
 from tgt_jax.teachers import Teacher
 
 _EXAMPLES = 1024  # Of the test split, at most.
@@ -35,7 +36,7 @@ def _asker(
       error = jnp.square(made.astype(jnp.float32) - x).reshape(len(x), -1)
       return {"sum": error.sum(-1), "of": jnp.full(len(x), error.shape[-1])}
     words = ~jnp.isin(x, jnp.asarray(frame))
-    right = (jnp.argmax(made, -1) == x) & words
+    right = (most_probable(made) == x) & words
     return {"sum": right.sum(-1), "of": words.sum(-1)}
 
   return distributed.per_example(mesh)(ask)

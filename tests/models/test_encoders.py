@@ -264,6 +264,12 @@ def test_segments_and_positions() -> None:
   segments = transformer.segment_ids(jnp.asarray(TEXTS), SEP, mask)
   np.testing.assert_array_equal(segments[0], [0, 0, 0, 1, 1, 1])
   np.testing.assert_array_equal(segments[1:], 0)
+  # Soft tokens count as the token that they give at least one half.
+  soft = 0.6 * jax.nn.one_hot(jnp.asarray(TEXTS), VOCAB) + 0.4 / VOCAB
+  np.testing.assert_array_equal(transformer.token_mask(soft, PAD), mask)
+  np.testing.assert_array_equal(
+    transformer.segment_ids(soft, SEP, mask), segments
+  )
   positions = transformer.mask_positions(mask, PAD)
   np.testing.assert_array_equal(positions[1], [2, 3, 4, 5, 1, 1])
   np.testing.assert_array_equal(positions[3], 1)

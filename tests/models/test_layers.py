@@ -161,3 +161,16 @@ def test_float64_needs_x64() -> None:
     layers.compute_dtype("float64")
   with jax.enable_x64(True):
     assert layers.compute_dtype("float64") == jnp.float64
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_most_probable_is_argmax(dtype: str) -> None:
+  with jax.enable_x64(dtype == "float64"):
+    # Few values and many places: ties everywhere.
+    drawn = jax.random.randint(jax.random.key(0), (5, 7, 300), 0, 40)
+    scores = drawn.astype(dtype).at[0].set(-jnp.inf).at[1, :, 9].set(jnp.inf)
+    found = jax.jit(layers.most_probable)(scores)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, jnp.argmax(scores, -1))
+    broken = layers.most_probable(scores.at[..., 4].set(jnp.nan))
+    assert int(broken.min()) >= 0 and int(broken.max()) < 300

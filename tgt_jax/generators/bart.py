@@ -24,6 +24,7 @@ from tgt_jax import checks, rng as rng_lib
 from tgt_jax.generators.corruption import corrupt
 from tgt_jax.models import decoding, transformer
 from tgt_jax.models.bart import BART, bart as network_of, decoder, shift_right
+from tgt_jax.models.layers import most_probable
 from tgt_jax.types import Array, Generator, ModelState, Params
 
 RELAXATIONS = ("soft", "straight_through")
@@ -79,7 +80,7 @@ def _relax(logits: Array, options: _Decoder) -> Array:
   soft = jax.nn.softmax(logits / options.temperature)
   if options.relaxation == "soft":
     return soft
-  hard = jax.nn.one_hot(jnp.argmax(soft, -1), soft.shape[-1], dtype=soft.dtype)
+  hard = jax.nn.one_hot(most_probable(soft), soft.shape[-1], dtype=soft.dtype)
   return hard + soft - jax.lax.stop_gradient(soft)
 
 
@@ -142,7 +143,7 @@ def _render(
     logits: Any = module.apply(
       {"params": params}, z, mask, before, method="decode"
     )
-    return jnp.argmax(_structure(logits, x, tokens), -1).astype(x.dtype)
+    return most_probable(_structure(logits, x, tokens)).astype(x.dtype)
   copies = options.num_beams if options.rendering == "beam" else 1
   step, past = decoder(
     module, params, z, mask, max_length=length, copies=copies

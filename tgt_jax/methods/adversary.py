@@ -24,6 +24,7 @@ from tgt_jax.methods.base import Aux, InitFn, Recipe, weighted_mean
 from tgt_jax.methods.guided import guided, read_weights
 from tgt_jax.methods.neighbours import unchanged
 from tgt_jax.methods.parts import Parts
+from tgt_jax.models.layers import most_probable
 from tgt_jax.types import Array, Batch, ModelState, Network, Params
 
 _PARTICIPANT = "adversary"
@@ -61,7 +62,7 @@ def gumbel_tokens(
   """
   draw = lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype)
   noisy = logits + jax.vmap(draw)(rng)
-  ids = jnp.argmax(noisy, -1).astype(jnp.int32)
+  ids = most_probable(noisy)
   soft = jax.nn.softmax(noisy / temperature)
   hard = jax.nn.one_hot(ids, logits.shape[-1], dtype=logits.dtype)
   return ids, hard + soft - jax.lax.stop_gradient(soft)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from tgt_jax import checks
-from tgt_jax.models.layers import at_least_float32
+from tgt_jax.models.layers import at_least_float32, most_probable
 from tgt_jax.types import Array
 
 # `(tokens int [N], index, past) -> (logits of the next token [N, V], past)`;
@@ -128,7 +128,7 @@ def greedy(
 
   def choose(scores: Array, index: Array) -> Array:
     del index
-    return scores.argmax(-1)
+    return most_probable(scores)
 
   return _roll(choose, step, past, count, length, special, ends)
 

@@ -59,15 +59,20 @@ def is_soft(x: Array, vocab_size: int) -> bool:
   return True
 
 
-def token_mask(x: Array, pad_id: int) -> Array:
-  """Returns what is not padding, bool [B, L].
+def is_token(x: Array, token_id: int) -> Array:
+  """Returns where a token stands, bool [B, L].
 
   Args:
-    x: token ids, [B, L], or soft tokens, [B, L, V].
-    pad_id: a token id is padding where it equals it, a soft token where it
-      gives it at least one half.
+    x: token ids, [B, L], or soft tokens, [B, L, V], which count as the token
+      that they give at least one half.
+    token_id: of the token.
   """
-  return x != pad_id if x.ndim == 2 else x[..., pad_id] < 0.5
+  return x == token_id if x.ndim == 2 else x[..., token_id] >= 0.5
+
+
+def token_mask(x: Array, pad_id: int) -> Array:
+  """Returns what is not padding, bool [B, L]; see `is_token`."""
+  return ~is_token(x, pad_id)
 
 
 def key_mask(mask: Array) -> Array:
@@ -79,16 +84,14 @@ def segment_ids(x: Array, sep_id: int, mask: Array) -> Array:
   """Returns 0 up to the first separator, 1 behind it, 0 for padding.
 
   Args:
-    x: token ids, [B, L], or soft tokens, [B, L, V], of which the most
-      probable token counts.
+    x: token ids, [B, L], or soft tokens, [B, L, V]; see `is_token`.
     sep_id: the separator, which itself belongs to what it ends.
     mask: what is not padding, bool [B, L].
 
   Returns:
     int32 [B, L].
   """
-  ids = x if x.ndim == 2 else x.argmax(-1)
-  separators = (ids == sep_id).astype(jnp.int32)
+  separators = is_token(x, sep_id).astype(jnp.int32)
   before = jnp.cumsum(separators, axis=1) - separators
   return ((before > 0) & mask).astype(jnp.int32)
 
