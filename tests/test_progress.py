@@ -76,6 +76,22 @@ def test_rate_and_eta_leave_out_the_first_step():
   assert line.endswith("loss 51")
 
 
+def test_rate_leaves_out_what_is_idle():
+  stream, clock, idle = io.StringIO(), Clock(), [7.0]
+  bar = progress.Progress(
+    100, "x", stream=stream, clock=clock, interval=0, idle=lambda: idle[0]
+  )
+  for step in (1, 2, 11):
+    clock.now += 1
+    bar.update(step)
+    # Another shape is compiled.
+    clock.now += 30
+    idle[0] += 30
+  assert stream.getvalue().splitlines()[-1].endswith("5.0 steps/s  ETA 18s")
+  bar.close()
+  assert stream.getvalue().splitlines()[-1] == "x  11/100  1m33s  5.0 steps/s"
+
+
 def test_the_last_line_has_time_and_mean_rate():
   line = _run(io.StringIO())[-1]
   assert line.startswith("tgt [3/4]  100/100  30.0s  9.9 steps/s")

@@ -60,3 +60,15 @@ def test_methods_do_not_share_them(caplog):
     _train(_method(), 0)
   compiled = [r.message for r in caplog.records if "Compiling" in r.message]
   assert [m for m in compiled if "step" in m], compiled
+
+
+def test_compilation_is_timed_once_a_shape():
+  before = training.compile_seconds()
+  double = jax.jit(lambda x: x * 2)
+  double(np.zeros(3))
+  first = training.compile_seconds()
+  assert first > before
+  double(np.ones(3))
+  assert training.compile_seconds() == first
+  double(np.ones(4))
+  assert training.compile_seconds() > first

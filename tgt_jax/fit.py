@@ -287,7 +287,9 @@ class _Loop:
     step = training.make_step(job.method, **options)
     empty = lambda: jax.tree.map(jnp.zeros_like, totals)
     window, waiting = empty(), None
-    with Progress(job.steps, job.name, initial=start) as progress:
+    with Progress(
+      job.steps, job.name, initial=start, idle=training.compile_seconds
+    ) as progress:
       for done in range(start + 1, job.steps + 1):
         # The step before still runs; the iterator is never ahead of `done`,
         # so that its state belongs to the checkpoint of this update.

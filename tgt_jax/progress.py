@@ -40,8 +40,9 @@ class Progress:
   On a terminal one line is rewritten; elsewhere, a line is added every few
   seconds, so that a log file stays short. The rate is the mean without the
   first step, which compiles: that of the last seconds would jump, as steps are
-  counted when they are asked for, and many may wait. A call that prints nothing
-  costs about a microsecond.
+  counted when they are asked for, and many may wait. Nor does it count the
+  seconds that `idle` knows of. A call that prints nothing costs about a
+  microsecond.
 
   Args:
     total: steps of the phase.
@@ -52,6 +53,8 @@ class Progress:
     interval: seconds between two lines; 0.1 on a terminal and 5 elsewhere
       unless given.
     clock: seconds, for tests.
+    idle: seconds so far in which nothing went on, as when later steps compile
+      for another shape; any origin.
   """
 
   def __init__(
@@ -64,6 +67,7 @@ class Progress:
     stream: IO[str] | None = None,
     interval: float | None = None,
     clock: Callable[[], float] = time.monotonic,
+    idle: Callable[[], float] = lambda: 0.0,
   ):
     self.total = total
     self.label = label
@@ -74,6 +78,7 @@ class Progress:
       (0.1 if self._terminal else 5.0) if interval is None else interval
     )
     self._clock = clock
+    self._busy = lambda: clock() - idle()
     self._initial = self._step = initial
     self._start = self._printed = clock()
     self._first: tuple[float, int] | None = None
@@ -91,7 +96,7 @@ class Progress:
     """Says that `step` steps are done; `note` goes to the end of the line."""
     now = self._clock()
     self._step, self._note = step, note or self._note
-    self._first = self._first or (now, step)
+    self._first = self._first or (self._busy(), step)
     if now - self._printed >= self._interval:
       self._printed = now
       self._show(self._line())
@@ -100,7 +105,7 @@ class Progress:
     """Returns the mean steps per second since the first, 0 if unknown."""
     if self._first is None:
       return 0.0
-    (then, step), now = self._first, self._clock()
+    (then, step), now = self._first, self._busy()
     return (self._step - step) / (now - then) if now > then else 0.0
 
   def _line(self) -> str:

@@ -10,6 +10,7 @@ from tgt_jax.training.optimizer import (
   make_schedule,
 )
 from tgt_jax.training.step import (
+  compile_seconds,
   empty_totals,
   init_state,
   initializer,
@@ -22,6 +23,7 @@ from tgt_jax.training.step import (
 __all__ = [
   "OPTIMIZERS",
   "SCHEDULES",
+  "compile_seconds",
   "empty_totals",
   "init_state",
   "initializer",

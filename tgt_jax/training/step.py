@@ -43,6 +43,24 @@ def jit_once(function: Callable, **options: Any) -> Callable:
   return jax.jit(function, **options, **quick_options())
 
 
+@functools.cache
+def _compilations() -> list[float]:
+  """Seconds of every compilation from now on; the list grows by itself."""
+  seconds: list[float] = []
+
+  def listen(event: str, duration_secs: float, **_: Any) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+      seconds.append(duration_secs)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  return seconds
+
+
+def compile_seconds() -> float:
+  """Returns what this process compiled since the first call, in seconds."""
+  return sum(_compilations())
+
+
 def roots(seeds: tuple[int, ...], stream: str = "") -> Array:
   """One root key for each seed, shape [S].
 
