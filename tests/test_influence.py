@@ -237,41 +237,65 @@ def test_no_direction_is_no_step_and_no_difference():
   assert influence.finite_difference(held_out_loss, STUDENT, still, step) == 0
 
 
-def test_adam_without_a_second_moment_is_no_nan():
-  """Words that no text has: no gradient, no moments, no direction."""
-  words = jnp.asarray(np.random.default_rng(0).normal(size=(6, CLASSES)))
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("warm", [False, True])
+def test_words_that_no_text_has(warm, clip_norm):
+  """No gradient and no moments: Adam's derivative there is no NaN, and none
+  spreads where the norm of all gradients is clipped."""
+  draw = lambda seed, rows: jnp.asarray(
+    np.random.default_rng(seed).normal(size=(rows, CLASSES))
+  )
+  words, targets = draw(0, 6), draw(1, 3)
   ids, held = jnp.array([0, 1, 1]), jnp.array([1, 5])
-  targets = jnp.asarray(np.random.default_rng(1).normal(size=(3, CLASSES)))
   of = lambda table, t: jnp.mean(losses.kl_divergence(table[ids], t))
   labels = jnp.array([0, 2])
   test = lambda table: jnp.mean(losses.cross_entropy(table[held], labels))
-  bare, rooted = optax.adam(1e-2), optax.adam(1e-2, eps_root=1e-12)
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def u_of(tx):
-    grads = jax.grad(of)(words, targets)
-    ahead = influence.look_ahead(tx, grads, tx.init(words), words)
-    return ahead.pull(jax.grad(test)(ahead.params))
+  def with_root(root):
+    tx = optax.adam(1e-2, eps_root=root)
+    if clip_norm:
+      tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    state = tx.init(words)
+    if warm:
+      _, state = tx.update(jax.grad(of)(words, draw(7, 3)), state, words)
+    return tx, state
 
-  moved = lambda g: bare.update(g, bare.init(words))[0]
-  raw = jax.jit(lambda g: jax.vjp(moved, g)[1](words)[0])
-  grads = jax.jit(jax.grad(of))(words, targets)
-  assert np.all(np.isnan(raw(grads)[5]))  # What there is to mend.
-  u = u_of(bare)
+  grads = jax.grad(of)(words, targets)
+  assert optax.tree.norm(grads) > 0.1  # It is clipped.
+  tx, state = with_root(0.0)
+  moved = lambda g: tx.update(g, state, words)[0]
+  raw = jax.jit(lambda g: jax.vjp(moved, g)[1](words)[0])(grads)
+  assert np.all(np.isnan(raw if clip_norm else raw[5]))  # What there is to mend.
+  u = jax.jit(
+    lambda: influence.look_ahead(tx, grads, state, words).pull(
+      jax.grad(test)(words + moved(grads))
+    )
+  )()
   assert np.all(np.isfinite(u))
-  np.testing.assert_array_equal(u[5], 0.0)
-  assert np.any(u[1] != 0)
 
-  def objective(t, tx):
-    grads = jax.grad(of)(words, t)
-    updates, _ = tx.update(grads, tx.init(words), words)
+  def objective(t):
+    rooted, before = with_root(1e-18)
+    updates, _ = rooted.update(jax.grad(of)(words, t), before, words)
     return test(words + updates)
 
-  outputs, moved = influence.tangents(lambda table: table[ids], words, u)
+  outputs, along = influence.tangents(lambda table: table[ids], words, u)
   mean = lambda s, t: jnp.mean(losses.kl_divergence(s, t))
-  found = influence.teacher_cotangent(mean, outputs, moved, targets)
-  expected = jax.jit(jax.grad(objective), static_argnums=1)(targets, rooted)
-  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-9)
+  found = influence.teacher_cotangent(mean, outputs, along, targets)
+  expected = jax.jit(jax.grad(objective))(targets)
+  assert float(optax.tree.norm(expected)) > 1e-8
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-13)
+
+
+def test_a_student_that_equals_its_teacher_has_an_influence():
+  """All of the gradient is zero, its norm is clipped."""
+  words = jnp.asarray(np.random.default_rng(0).normal(size=(6, CLASSES)))
+  tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2))
+  ahead = influence.look_ahead(
+    tx, jnp.zeros_like(words), tx.init(words), words
+  )
+  np.testing.assert_array_equal(ahead.params, words)
+  # Adam's first update is rate * g / (|g| + eps).
+  np.testing.assert_allclose(ahead.pull(words), -1e6 * words, rtol=1e-6)
 
 
 def test_a_part_of_the_parameters_is_a_direction():

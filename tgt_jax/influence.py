@@ -39,6 +39,8 @@ from tgt_jax.types import Array, Params
 
 Outputs = Any  # A pytree of what losses read: logits, features.
 Pair = Callable[[Outputs, Outputs], Array]  # Student's, teacher's -> loss.
+# As good as zero, and its square times 1 - b2 is a number in float32 still.
+_BESIDE = 1e-16
 
 
 def wide(tree: Any) -> Any:
@@ -84,27 +86,22 @@ def look_ahead(
     params: theta.
 
   Returns:
-    See `LookAhead`. Where Adam has seen no gradient at all (rows of words that
-    no text had) its update has no finite derivative: it divides by the root of
-    a zero second moment. u is zero there, unless v is not finite. Nothing is
-    lost by it where the batch has no such word, as there is no tangent on it
-    either; at a first update from a student equal to its teacher the influence
-    is lost, which an `eps_root` of the optimiser gives back.
+    See `LookAhead`. u is the derivative at g, and where an element of g is
+    zero, at `_BESIDE` in its stead: Adam divides by the root of its second
+    moment, so where it never saw a gradient (rows of words that no text had),
+    and clipping where all of g is zero, automatic differentiation finds no
+    number, though the update has a derivative. In a chain with clipping one
+    such element would be in all of u.
   """
 
   def moved(gradient: Params) -> Params:
     updates, _ = tx.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates)
 
-  after, transposed = jax.vjp(moved, grads)
-
-  def pull(direction: Params) -> Params:
-    (found,) = transposed(_like(direction, after))
-    # What is broken in v is to be seen.
-    heal = lambda u, v: jnp.where(jnp.isfinite(v) & ~jnp.isfinite(u), 0.0, u)
-    return jax.tree.map(heal, found, direction)
-
-  return LookAhead(after, pull)
+  beside = jax.tree.map(lambda g: jnp.where(g == 0, _BESIDE, g), grads)
+  _, transposed = jax.vjp(moved, beside)
+  pull = lambda direction: transposed(_like(direction, params))[0]
+  return LookAhead(moved(grads), pull)
 
 
 def matching(params: Params, pattern: str) -> Params:

@@ -19,14 +19,21 @@ def _decay_mask(params: Any) -> Any:
 
 
 def adam(
-  rate: Any, *, b1: float = 0.9, b2: float = 0.999, weight_decay: float = 0.0
+  rate: Any,
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  eps_root: float = 0.0,
+  weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
   """Adam; AdamW where `weight_decay` is above zero."""
+  own = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
   if weight_decay:
     return optax.adamw(
-      rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decay_mask
+      rate, **own, weight_decay=weight_decay, mask=_decay_mask
     )
-  return optax.adam(rate, b1=b1, b2=b2)
+  return optax.adam(rate, **own)
 
 
 def sgd(
