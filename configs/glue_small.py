@@ -18,8 +18,8 @@ The teacher is BERT-Tiny, two layers of 128, the student its first layer. With
 and 5, for eight of the fourteen arms. All read those of their words that the
 task uses. SST-2 is cut to a tenth of its sentences.
 
-Arguments, joined by commas: mrpc, rte, sst2 or stsb; `minilm`;
-`smoke`.
+Arguments, joined by commas: mrpc, rte, sst2 or stsb; methods, such as
+`kd,lgtm`; `minilm`; `smoke`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _DEAR = (
 
 def get_config(arg=""):
   """The experiment."""
-  chosen = presets.options(arg, (*_SIZES, "minilm", "smoke"))
+  names = (*_SIZES, "minilm", "smoke", *glue_presets.ARMS)
+  chosen = presets.options(arg, names)
   task = presets.single(chosen, tuple(_SIZES), "mrpc")
   minilm = "minilm" in chosen
   config = config_lib.default()
@@ -60,7 +61,9 @@ def get_config(arg=""):
     steps=3 * examples // 32 // 4 * 4,
     batch_size=32,
     rates=(1e-4, 3e-5) if minilm else (3e-4, 1e-4),
+    optimizer={"clip_norm": 1.0},
   )
+  glue_presets.keep(config, chosen, _DEAR if minilm else glue_presets.ARMS)
   config.buckets = (16, 32, 64) if task == "sst2" else (32, 64)
   config.vocabulary.update(
     vocab_size=words, pad_id=0, cls_id=2, sep_id=3, mask_id=4
@@ -75,7 +78,4 @@ def get_config(arg=""):
   config.assistants = ({"name": name, "num_layers": 4 if minilm else 2},)
   if "smoke" in chosen:
     glue_presets.smoke(config)
-  elif minilm:
-    arms = {arm: config.arms[arm].to_dict() for arm in _DEAR}
-    config.arms = config_lib.arms(arms)
   return config.lock()

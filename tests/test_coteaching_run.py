@@ -16,6 +16,7 @@ from tgt_jax import (
   evaluate,
   export,
   losses,
+  networks,
   pictures,
   plan,
   ranking,
@@ -179,14 +180,24 @@ def test_assistants_are_distilled_as_the_arm_is():
   chained = made("kd", "takd")
   sets = splits.load_sets(chained)
   of = lambda found: plan.parts(found, sets, sets.counts)
-  mine = settings.chain(chained)
+  mine = networks.chain(chained)
   assert mine is not None and mine["distance"]["temperature"] == 4.0
   assert [part.name for part in of(chained)][-1] == "assistant-0"
   # Where nobody learns from it there is none.
-  assert settings.chain(made("kd")) is None
+  assert networks.chain(made("kd")) is None
   assert of(made("kd"))[-1].name == "labeler-0"
   with pytest.raises(ValueError, match="2 files for 1 assistants"):
-    made("takd", assistant_weights=("a", "b"))
+    networks.chain(made("takd", assistant_weights=("a", "b")))
+  # By any of its names; two arms that teach their assistants differently
+  # cannot share them, and no assistant answers at random.
+  chained["arms"]["takd"]["method"]["name"] = "tgt_jax.methods:takd"
+  assert networks.chain(chained)["distance"] == mine["distance"]
+  other = {"method": {"name": "takd"}, "distance": {"name": "mse"}}
+  with pytest.raises(ValueError, match=r"arms\.other: .* differ"):
+    networks.chain({**chained, "arms": {**chained["arms"], "other": other}})
+  chained["labeler_training"]["steps"] = 0
+  with pytest.raises(ValueError, match="answer at random"):
+    networks.chain(chained)
 
 
 def test_checkpoints_of_a_labeler_that_does_not_train():

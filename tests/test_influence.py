@@ -265,7 +265,9 @@ def test_words_that_no_text_has(warm, clip_norm):
   tx, state = with_root(0.0)
   moved = lambda g: tx.update(g, state, words)[0]
   raw = jax.jit(lambda g: jax.vjp(moved, g)[1](words)[0])(grads)
-  assert np.all(np.isnan(raw if clip_norm else raw[5]))  # What there is to mend.
+  assert np.all(
+    np.isnan(raw if clip_norm else raw[5])
+  )  # What there is to mend.
   u = jax.jit(
     lambda: influence.look_ahead(tx, grads, state, words).pull(
       jax.grad(test)(words + moved(grads))
@@ -290,9 +292,7 @@ def test_a_student_that_equals_its_teacher_has_an_influence():
   """All of the gradient is zero, its norm is clipped."""
   words = jnp.asarray(np.random.default_rng(0).normal(size=(6, CLASSES)))
   tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2))
-  ahead = influence.look_ahead(
-    tx, jnp.zeros_like(words), tx.init(words), words
-  )
+  ahead = influence.look_ahead(tx, jnp.zeros_like(words), tx.init(words), words)
   np.testing.assert_array_equal(ahead.params, words)
   # Adam's first update is rate * g / (|g| + eps).
   np.testing.assert_allclose(ahead.pull(words), -1e6 * words, rtol=1e-6)

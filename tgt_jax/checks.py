@@ -68,9 +68,19 @@ def integer(**arrays: Any) -> None:
       ) from error
 
 
+def _number(name: str, value: Any) -> None:
+  try:
+    if isinstance(value, bool):
+      raise TypeError
+    math.isfinite(value)
+  except TypeError as error:
+    raise TypeError(f"{name}: expected a number, got {value!r}") from error
+
+
 def finite(**values: float) -> None:
   """Raises `ValueError` unless every Python number is finite."""
   for name, value in values.items():
+    _number(name, value)
     if not math.isfinite(value):
       raise ValueError(f"{name} must be finite, got {value}")
 
@@ -94,6 +104,7 @@ def non_negative(**values: float) -> None:
 def in_range(low: float, high: float, /, **values: float) -> None:
   """Raises `ValueError` unless every Python number lies in [low, high]."""
   for name, value in values.items():
+    _number(name, value)
     if not low <= value <= high:
       raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
 

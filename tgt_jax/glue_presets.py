@@ -9,6 +9,7 @@ baselines' own papers or code where they fit, and said in `arms`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from tgt_jax import config as config_lib, text_presets
@@ -64,6 +65,29 @@ def arms(*, look_ahead_rate: float) -> dict[str, Any]:
   }
 
 
+ARMS = tuple(arms(look_ahead_rate=1.0))
+_OF_EACH_KIND = ("pkd", "takd", "rco", "prokt", "lgtm")
+
+
+def keep(config: Any, chosen: Set[str], usual: Sequence[str] = ARMS) -> None:
+  """Leaves out all arms that are not among the options of a config.
+
+  Args:
+    config: with all of them.
+    chosen: options; where no arm is among them, the usual ones stay, of which
+      "smoke" takes one of each kind.
+    usual: names of arms.
+  """
+  if "smoke" in chosen:
+    usual = _OF_EACH_KIND
+  names = chosen & set(ARMS) or usual
+  kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
+  with config.unlocked():
+    config.arms = config_lib.arms(kept)
+  if config.main_arm not in kept:
+    config.main_arm = next(iter(kept))
+
+
 def fill(
   config: Any,
   *,
@@ -72,6 +96,7 @@ def fill(
   steps: int,
   batch_size: int,
   rates: tuple[float, float],
+  optimizer: Mapping[str, Any],
 ) -> None:
   """Data, protocol and optimisers.
 
@@ -86,6 +111,7 @@ def fill(
     steps: updates of student and labeler each.
     batch_size: of the training and of the held-out batch.
     rates: learning rates of student and teacher.
+    optimizer: what both have beside.
   """
   config.input_shape = (length,)
   config.num_classes = _CLASSES.get(task, 2)
@@ -109,19 +135,21 @@ def fill(
   with config.unlocked():
     config.generator = {"name": ""}
   config.anchors = 4
-  linear = {"schedule": "linear", "clip_norm": 1.0}
   config.labeler_training.update(
     source="train", steps=steps, batch_size=batch_size, reconstruction=0.0
   )
-  config.labeler_training.optimizer.update(learning_rate=rates[1], **linear)
   config.training.update(steps=steps, batch_size=batch_size)
-  config.optimizer.update(learning_rate=rates[0], **linear)
-  config.teacher_optimizer.update(learning_rate=rates[1], **linear)
+  teachers = config.labeler_training.optimizer, config.teacher_optimizer
+  for section, rate in zip(
+    (config.optimizer, *teachers), (rates[0], rates[1], rates[1]), strict=True
+  ):
+    with section.unlocked():
+      section.update(learning_rate=rate, schedule="linear", **optimizer)
   config.cadence.update(log=50, evaluate=0, checkpoint=1000)
 
 
 def smoke(config: Any) -> None:
-  """A few updates of one arm of each kind on sentences of a grammar."""
+  """A few updates on sentences of a grammar."""
   kept = {name: config.arms[name].to_dict() for name in config.arms}
   assistants = len(config.assistants)
   text_presets.smoke(config)
@@ -129,8 +157,7 @@ def smoke(config: Any) -> None:
   encoder = {"name": "bert", "num_layers": 1, "width": 16, "num_heads": 2}
   encoder |= {"mlp_width": 32, "max_positions": 48}
   config.assistants = (encoder,) * assistants
-  names = ("pkd", "takd", "rco", "prokt", "lgtm")
   with config.unlocked():
     config.generator = {"name": ""}
     config.labeler = {**encoder, "num_layers": 2}
-    config.arms = config_lib.arms({name: kept[name] for name in names})
+    config.arms = config_lib.arms(kept)

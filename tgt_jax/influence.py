@@ -121,7 +121,8 @@ def matching(params: Params, pattern: str) -> Params:
   names = [name(path) for path, _ in jax.tree.leaves_with_path(params)]
   if not any(re.search(pattern, found) for found in names):
     raise ValueError(
-      f"no parameter matches {pattern!r}; there are {', '.join(names[-5:])}"
+      f"no parameter matches {pattern!r}; the last of {len(names)} are"
+      f" {', '.join(names[-5:])}"
     )
   return jax.tree.map_with_path(
     lambda path, _: re.search(pattern, name(path)) is not None, params

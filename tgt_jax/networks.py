@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tgt_jax import data, generators, models, registry, settings, teachers
+from tgt_jax import (
+  data,
+  generators,
+  methods,
+  models,
+  registry,
+  settings,
+  teachers,
+)
 from tgt_jax.settings import Config
 from tgt_jax.types import Generator, Network, input_struct
 
@@ -122,6 +130,46 @@ def teacher(config: Config) -> teachers.Teacher:
   return teachers.with_encoder(made, encoder, label if probes else None)
 
 
+def chain(config: Config) -> Config | None:
+  """The config as those arms see it that learn from assistants, if any do.
+
+  Raises:
+    ValueError: nothing would train an assistant, or two arms differently.
+  """
+  arms = {name: settings.arm_config(config, name) for name in config["arms"]}
+  method = lambda mine: registry.resolve(
+    methods.METHODS, mine["method"]["name"], family="method"
+  )
+  mine = {n: arm for n, arm in arms.items() if method(arm) is methods.takd}
+  if not mine:
+    return None
+  number, files = len(config["assistants"]), len(config["assistant_weights"])
+  if files not in (0, number):
+    raise ValueError(
+      f"assistant_weights: {files} files for {number} assistants: name one for"
+      " each, or none"
+    )
+  if not files and not config["labeler_training"]["steps"]:
+    raise ValueError(
+      f"arms.{next(iter(mine))}: its assistants are trained as long as the"
+      " labeler is, labeler_training.steps 0: they would answer at random."
+      " Raise it, or name assistant_weights"
+    )
+  taught = lambda arm: (
+    arm["distance"],
+    {key: arm["method"][key] for key in arm["method"] if key != "name"},
+  )
+  first = next(iter(mine.values()))
+  for name, other in mine.items():
+    if taught(other) != taught(first):
+      raise ValueError(
+        f"arms.{name}: a run has one line of assistants, taught by the distance"
+        f" and weights of arms.{next(iter(mine))}, and these differ: make them"
+        " alike, or use two runs"
+      )
+  return first
+
+
 def read_struct(
   config: Config, reads: str, batch_size: int = 1
 ) -> jax.ShapeDtypeStruct:
@@ -157,7 +205,7 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
     arrays["encoder"] = drawn(network(config, config["encoder"]), rng)
   if has_generator(config):
     arrays["generator"] = drawn(generator(config), keys[0])
-  if settings.chain(config):
+  if chain(config):
     arrays["assistants"] = tuple(
       drawn(network(config, spec), rng) for spec in config["assistants"]
     )

@@ -160,7 +160,7 @@ def _assistants(
   """The networks between labeler and student, each made by the one before."""
   section, found = config["labeler_training"], []
   made: Any = [part.fingerprint for part in labelers]
-  mine = settings.chain(config)
+  mine = networks.chain(config)
   if mine is None:
     return []
   files = config["assistant_weights"] or ("",) * len(config["assistants"])

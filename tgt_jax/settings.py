@@ -129,15 +129,6 @@ def anchors(config: Config) -> int:
   return config["anchors"] if trains else 0
 
 
-def chain(config: Config) -> Config | None:
-  """The config as the first arm sees it that learns from assistants, if any."""
-  for name in config["arms"]:
-    mine = arm_config(config, name)
-    if mine["method"]["name"] == "takd":
-      return mine
-  return None
-
-
 def arm_config(config: Config, name: str) -> Config:
   """The config as the arm `name` sees it."""
   result = copy.deepcopy(config)
@@ -245,7 +236,6 @@ def checked(config: Any) -> Config:
   _augmentations(config, config["augment"], "augment")
   feedback = config["feedback"]
   checks.one_of(("train", "test"), **{"feedback.source": feedback["source"]})
-  _check_chain(config)
   checks.in_range(0.0, 0.5, **{"feedback.share": feedback["share"]})
   if feedback["source"] == "test" and feedback["share"]:
     raise ValueError(
@@ -290,16 +280,6 @@ def _check_input(config: Config) -> None:
   for name, value in words.items():
     if name != "vocab_size":
       checks.in_range(0, size - 1, **{f"vocabulary.{name}": value})
-
-
-def _check_chain(config: Config) -> None:
-  """Files for all assistants, or for none."""
-  number = len(config["assistant_weights"])
-  if number not in (0, len(config["assistants"])):
-    raise ValueError(
-      f"assistant_weights: {number} files for {len(config['assistants'])}"
-      " assistants: name one for each, or none"
-    )
 
 
 def _check_arms(config: Config) -> None:

@@ -251,7 +251,7 @@ def _beginning(
   part: plan.Part, expected: Frozen, source: data.Source
 ) -> Frozen | None:
   """What a part begins with; says so, or raises, where it stays random."""
-  labels = part.group == "labeler"
+  labels = part.group in ("labeler", "assistants")
   begin = beginnings.starting_arrays(
     part.weights,
     part.model,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tgt_jax import losses, methods
+from tgt_jax import losses, methods, rng as rng_lib
 from tgt_jax.types import Network, Outputs
 
 B, D, K = 6, 5, 3
@@ -19,7 +19,7 @@ TEACHER_TX = optax.sgd(RATE)
 
 
 def network(width):
-  """One hidden layer; smooth, so that differences converge."""
+  """One hidden layer with dropout; smooth, so that differences converge."""
 
   def init(rng, x):
     del x
@@ -31,6 +31,8 @@ def network(width):
 
   def apply(params, state, x, *, train=False, rng=None):
     hidden = jnp.tanh(x @ params["in"])
+    if train:
+      hidden *= jax.random.bernoulli(rng, 0.7, hidden.shape) / 0.7
     return Outputs(hidden @ params["out"], hidden), state
 
   return Network(init, apply)
@@ -110,7 +112,15 @@ def mean_loss(label, distill):
 
 
 def logits(network, params, x):
+  """Answers without dropout."""
   return network.apply(params, {}, x)[0].logits
+
+
+def answers(params, x, name):
+  """Those of "student" or "teacher" in a step, with its dropout."""
+  network = {"student": STUDENT, "teacher": TEACHER}[name]
+  key = rng_lib.stream(jax.random.key(1), f"dropout/{name}")
+  return network.apply(params, {}, x, train=True, rng=key)[0].logits
 
 
 def brute(
@@ -121,8 +131,8 @@ def brute(
   theta = state.params["student"]
 
   def descend(theta, phi):
-    own = logits(STUDENT, theta, one["input"])
-    said = logits(TEACHER, phi, one["input"])
+    own = answers(theta, one["input"], "student")
+    said = answers(phi, one["input"], "teacher")
     return mean_loss(*student)(own, said, one["label"])
 
   def objective(phi):
@@ -136,8 +146,8 @@ def brute(
     kept = one["feedback"]
     told = logits(STUDENT, ahead, kept["input"])
     feedback = jnp.mean(losses.cross_entropy(told, kept["label"]))
-    said = logits(TEACHER, phi, one["input"])
-    own = jax.lax.stop_gradient(logits(STUDENT, theta, one["input"]))
+    said = answers(phi, one["input"], "teacher")
+    own = jax.lax.stop_gradient(answers(theta, one["input"], "student"))
     return mean_loss(*aside)(said, own, one["label"]) + held * feedback
 
   return jax.jit(jax.grad(objective))(state.params["teacher"])

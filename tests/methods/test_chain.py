@@ -47,6 +47,7 @@ def world():
     distance=losses.kl_divergence,
     generated_distance=losses.kl_divergence,
     disagreement=losses.kl_divergence,
+    labeler=labeler,
     assistants=(assistant,),
   )
   return parts, frozen, batch, anchors
@@ -113,3 +114,7 @@ def test_what_is_missing():
   for number in (0, 1):
     with pytest.raises(ValueError, match=r"config\.anchors to 2"):
       methods.rco(parts, steps=STEPS, anchors=number)
+  with pytest.raises(ValueError, match="6 anchors do not fit into 5 updates"):
+    methods.rco(parts, steps=5, anchors=6)
+  with pytest.raises(ValueError, match="num_labelers to 1"):
+    methods.rco(parts._replace(labeler=None), steps=STEPS, anchors=3)

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
+from tests.methods import pair
 from tests.methods.pair import (
   ADAM,
   RATE,
   STUDENT,
   TEACHER,
+  answers,
   batch,
   brute,
   close,
@@ -100,6 +102,35 @@ def test_an_influence_every_second_step():
   close(teachers_gradient(every), expected, 1e-10)
 
 
+def test_a_teacher_that_hears_nothing_stays(monkeypatch):
+  """Though its optimiser would go on."""
+  monkeypatch.setattr(pair, "TEACHER_TX", optax.adamw(0.1))
+  states, _ = steps(methods.meta_distill(parts(), every=2), 4)
+  of = lambda i: (states[i].params["teacher"], states[i].opt_state["teacher"])
+  same_bits(of(1), of(2))
+  same_bits(of(3), of(4))
+  assert np.any(of(2)[0]["in"] != of(3)[0]["in"])
+
+
+def test_an_input_that_no_training_example_has():
+  """Adam never sees a gradient there, the held-out examples have it."""
+  batches = [batch(0), batch(1)]
+  for one in batches:
+    one["input"][:, 4] = 0.0
+  taught = lambda form: teachers_gradient(
+    steps(methods.lgtm(parts(), influence=form), tx=ADAM, batches=batches)[0]
+  )
+  states, _ = steps(methods.lgtm(parts()), tx=ADAM, batches=batches)
+  rooted = optax.chain(
+    optax.clip_by_global_norm(0.1), optax.adamw(1e-2, eps_root=1e-20)
+  )
+  expected = brute(states[1], batches[1], rooted)
+  without = brute(states[1], batches[1], rooted, held=0.0)
+  felt = lambda found: jax.tree.map(lambda a, b: a - b, found, without)
+  close(felt(taught("exact")), felt(expected), 1e-6)
+  close(felt(taught("finite_difference")), felt(expected), 1e-3)
+
+
 def test_finite_difference_is_close():
   exact, _ = steps(methods.lgtm(parts(), influence_weight=5.0))
   near, _ = steps(
@@ -114,23 +145,22 @@ def test_finite_difference_is_close():
   assert max(jax.tree.leaves(gap)) > 0
 
 
-def test_official_is_the_published_codes_gradient():
+@pytest.mark.parametrize("form", ["finite_difference", "exact"])
+def test_official_is_the_published_codes_gradient(form):
   """lr_t times the difference of two teacher gradients, both by brute force."""
-  course = methods.lgtm(
-    parts(), influence="finite_difference", influence_weight="official"
-  )
+  course = methods.lgtm(parts(), influence=form, influence_weight="official")
   states, _ = steps(course, 2)
   state, one = states[1], batch(1)
   theta, phi = (state.params[n] for n in ("student", "teacher"))
 
   def of_student(theta):
-    own = logits(STUDENT, theta, one["input"])
-    said = logits(TEACHER, phi, one["input"])
+    own = answers(theta, one["input"], "student")
+    said = answers(phi, one["input"], "teacher")
     return jnp.mean(losses.kl_divergence(own, said))
 
   def of_teacher(phi, theta):
-    said = logits(TEACHER, phi, one["input"])
-    own = logits(STUDENT, theta, one["input"])
+    said = answers(phi, one["input"], "teacher")
+    own = answers(theta, one["input"], "student")
     return mean_loss(0.6, 0.4)(said, own, one["label"])
 
   def held_out(theta):
@@ -149,6 +179,8 @@ def test_official_is_the_published_codes_gradient():
     slope(phi, move(eps)),
     slope(phi, move(-eps)),
   )
+  if form == "exact":
+    _, difference = jax.jvp(lambda t: slope(phi, t), (theta,), (v,))
   expected = jax.tree.map(
     lambda a, f: a - RATE * f, slope(phi, theta), difference
   )
@@ -183,9 +215,8 @@ def test_dml_updates_both_from_the_answers_of_before():
   one, before, after = batch(0), states[0].params, states[1].params
 
   def loss(mine, name, other):
-    nets = {"student": STUDENT, "teacher": TEACHER}
-    own = logits(nets[name], mine, one["input"])
-    heard = logits(nets[other], before[other], one["input"])
+    own = answers(mine, one["input"], name)
+    heard = answers(before[other], one["input"], other)
     return mean_loss(1.0, 1.0)(own, heard, one["label"])
 
   for name, other, rate in (
@@ -197,14 +228,13 @@ def test_dml_updates_both_from_the_answers_of_before():
     close(after[name], expected, 1e-12)
 
 
-def distilled(state, teacher):
+def distilled(state, say):
   """The student after a plain step on what a teacher says alone."""
   one, before = batch(0), state.params["student"]
 
   def loss(theta):
-    own = logits(STUDENT, theta, one["input"])
-    said = logits(TEACHER, teacher, one["input"])
-    return jnp.mean(losses.kl_divergence(own, said))
+    own = answers(theta, one["input"], "student")
+    return jnp.mean(losses.kl_divergence(own, say(one["input"])))
 
   step = lambda p, g: p - 0.2 * g
   return jax.tree.map(step, before, jax.grad(loss)(before))
@@ -212,7 +242,9 @@ def distilled(state, teacher):
 
 def test_prokts_student_learns_from_the_new_teacher_alone():
   states, _ = steps(methods.prokt(parts()))
-  expected = distilled(states[0], states[1].params["teacher"])
+  # Which answers without dropout, as it is not asked to learn by them.
+  new = states[1].params["teacher"]
+  expected = distilled(states[0], lambda x: logits(TEACHER, new, x))
   close(states[1].params["student"], expected, 1e-12)
 
 
@@ -220,5 +252,6 @@ def test_stale_targets_are_those_of_before():
   fresh, _ = steps(methods.lgtm(parts()))
   stale, _ = steps(methods.lgtm(parts(), targets="stale"))
   same_bits(fresh[1].params["teacher"], stale[1].params["teacher"])
-  expected = distilled(stale[0], stale[0].params["teacher"])
+  before = stale[0].params["teacher"]
+  expected = distilled(stale[0], lambda x: answers(before, x, "teacher"))
   close(stale[1].params["student"], expected, 1e-12)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.methods.pair import (
   STUDENT,
-  TEACHER,
   B,
+  answers,
   batch,
   brute,
   close,
@@ -94,8 +94,8 @@ def test_influence_says_what_leaving_an_example_out_does():
 
   def held_out(weights):
     def loss(theta):
-      own = logits(STUDENT, theta, one["input"])
-      said = logits(TEACHER, state.params["teacher"], one["input"])
+      own = answers(theta, one["input"], "student")
+      said = answers(state.params["teacher"], one["input"], "teacher")
       return jnp.mean(weights * losses.kl_divergence(own, said))
 
     theta = state.params["student"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, teachers
+from tgt_jax import teachers
 from tgt_jax.methods.base import LossFn
 from tgt_jax.methods.guided import guided, read_weights
 from tgt_jax.methods.parts import Parts
@@ -92,15 +92,24 @@ def rco(
     weights: "label" and "distill"; 1 each where not given.
 
   Raises:
-    ValueError: fewer than two anchors.
+    ValueError: fewer than two anchors, more than updates, or no one network.
   """
+  if parts.labeler is None:
+    raise ValueError(
+      "rco follows the training of one network that reads inputs: set"
+      " num_labelers to 1 and labeler_reads to 'input'"
+    )
   if anchors < 2:
     raise ValueError(
       "rco learns from checkpoints of the labeler's training: set"
       " config.anchors to 2 or more, and labeler_training.steps above 0; got"
       f" {anchors} anchors"
     )
-  checks.positive(steps=steps)
+  if steps < anchors:
+    raise ValueError(
+      f"rco: {anchors} anchors do not fit into {steps} updates, and the teacher"
+      " itself comes last: lower config.anchors or raise training.steps"
+    )
   given = read_weights(weights, _TERMS)
   loss = guided(parts, given._replace(generated=0.0))
 

@@ -40,6 +40,7 @@ import optax
 from tgt_jax import (
   checks,
   influence as influence_lib,
+  losses,
   metrics as metrics_lib,
   rng as rng_lib,
 )
@@ -49,6 +50,7 @@ from tgt_jax.methods.feedback import (
   TEACHER,
   Feedback,
   Lesson,
+  due,
   feel,
   one,
   together,
@@ -111,9 +113,9 @@ def lgtm(
     influence: "exact" by forward mode; "finite_difference" between two
       perturbed students, the paper's approximation; "off", which is ProKT.
     influence_weight: of the held-out loss's gradient. 1 is its true scale.
-      "official" is what the published code computes: the finite difference of
-      the teacher's loss along v, times its learning rate. "normalised": a
-      `fraction` of the norm of the other losses' gradient.
+      "official" is what the published code computes by finite difference: the
+      slope of the teacher's loss along v, times its learning rate.
+      "normalised": a `fraction` of the norm of the other losses' gradient.
     fraction: see above, > 0.
     student_label: share of labels in the student's loss; the paper has none.
     targets: "fresh" or "stale", see the module.
@@ -231,7 +233,12 @@ def _loss(
       values = parts.label_loss(logits, batch["label"])
       total += weights.label * weighted_mean(values, mask)
     if weights.distill:
-      values = parts.distance(logits, influence_lib.wide(other.logits))
+      values = losses.where_known(
+        parts.distance,
+        logits,
+        influence_lib.wide(other.logits),
+        batch["label"],
+      )
       total += weights.distill * weighted_mean(values, mask)
     return total
 
@@ -353,9 +360,13 @@ def _step(
   assert parts.labeler is not None
   turn = _turn(parts, plan, learners, state, batch, rng)
   params, opt_state = dict(state.params), dict(state.opt_state)
-  params[TEACHER], opt_state[TEACHER] = learners[TEACHER].update(
-    turn.gradient, opt_state[TEACHER], params[TEACHER]
-  )
+  before = params[TEACHER], opt_state[TEACHER]
+  taught = learners[TEACHER].update(turn.gradient, before[1], before[0])
+  if plan.feedback and plan.feedback.every > 1 and not any(plan.teacher):
+    # A teacher that hears nothing stays, momentum and decay or not.
+    heard = due(plan.feedback, state)
+    taught = jax.tree.map(lambda a, b: jnp.where(heard, a, b), taught, before)
+  params[TEACHER], opt_state[TEACHER] = taught
   learned = turn.stale
   if plan.fresh:
     target, _ = parts.labeler.apply(params[TEACHER], turn.state, batch["input"])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tgt_jax import influence as influence_lib, metrics as metrics_lib
+from tgt_jax import influence as influence_lib, losses, metrics as metrics_lib
 from tgt_jax.methods.base import Learner, weighted_mean
 from tgt_jax.methods.parts import Parts
 from tgt_jax.types import Array, Batch, Mean, Outputs, Params, TrainState
@@ -131,10 +131,14 @@ def feel(
   now = lambda: _feel(parts, feedback, learners, state, batch, lesson)
   if feedback.every == 1:
     return now()
-  due = state.step % feedback.every == 0
   # Metrics of another update count nothing.
   rest = lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(now))
-  return jax.lax.cond(due, now, rest)
+  return jax.lax.cond(due(feedback, state), now, rest)
+
+
+def due(feedback: Feedback, state: TrainState) -> Array:
+  """Whether it is the turn of the update after `state`."""
+  return state.step % feedback.every == 0
 
 
 def _feel(
@@ -158,25 +162,34 @@ def _feel(
   official = feedback.weight == "official"
   # Along u a sample that helps has a negative derivative, along v a positive.
   direction, helps = (v, 1.0) if official else (ahead.pull(v), -1.0)
+  judged = (lambda s, t: lesson.pull(t, s)) if official else lesson.loss
   chosen = None
   if feedback.within:
     chosen = influence_lib.matching(params, feedback.within)
     direction = influence_lib.only(direction, chosen)
-  if feedback.form == "exact" and not official:
+  if feedback.form == "exact":
     outputs, moved = influence_lib.tangents(
       lesson.student, params, direction, chosen
     )
     cotangent = influence_lib.teacher_cotangent(
-      lesson.loss, outputs, moved, lesson.said
+      judged, outputs, moved, lesson.said
     )
   else:
+    if not official:
+      # u is large where an optimiser saw no gradient; the batch, which has
+      # none there, does not feel it, and the step would be too short.
+      direction = jax.tree.map(
+        lambda u, g: jnp.where(g == 0, 0.0, u), direction, lesson.grads
+      )
     outputs = influence_lib.wide(lesson.heard)
-    moved, cotangent = _difference(lesson, params, direction, official)
+    moved, cotangent = _difference(lesson, params, direction, judged)
   if official:
     rate = learners[TEACHER].rate(state.step)
     cotangent = jax.tree.map(lambda c: -rate * c, cotangent)
   each = helps * influence_lib.per_example(
-    lambda s, t: parts.distance(s.logits, t.logits),
+    lambda s, t: losses.where_known(
+      parts.distance, s.logits, t.logits, batch["label"]
+    ),
     outputs,
     moved,
     lesson.said,
@@ -202,7 +215,7 @@ def _watched(parts: Parts, state: TrainState, batch: Batch) -> dict[str, Mean]:
 
 
 def _difference(
-  lesson: Lesson, params: Params, direction: Params, official: bool
+  lesson: Lesson, params: Params, direction: Params, judged: Loss
 ) -> tuple[Outputs, Outputs]:
   """The student's tangents and the cotangent, between two students.
 
@@ -210,10 +223,7 @@ def _difference(
   differences what goes into it and leaves one VJP instead of two.
   """
   eps = influence_lib.difference_step(direction)
-  if official:
-    of = lambda s: jax.grad(lambda t: lesson.pull(t, s))(lesson.said)
-  else:
-    of = lambda s: jax.grad(lambda t: lesson.loss(s, t))(lesson.said)
+  of = lambda s: jax.grad(lambda t: judged(s, t))(lesson.said)
 
   def both(p: Params) -> tuple[Outputs, Outputs]:
     found = lesson.student(p)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, metrics as metrics_lib, rng as rng_lib
+from tgt_jax import checks, losses, metrics as metrics_lib, rng as rng_lib
 from tgt_jax.methods.base import Aux, InitFn, LossFn, Recipe, weighted_mean
+from tgt_jax.methods.guided import teacher_logits
 from tgt_jax.methods.parts import Parts
 from tgt_jax.types import Array, Batch, Outputs, Params
 
@@ -26,7 +27,7 @@ class _Asked(NamedTuple):
   """What the terms of a loss are made of."""
 
   student: Outputs
-  teacher: Outputs  # Constants.
+  teacher: Any  # What was asked of it; constants.
   batch: Batch
   params: Params
   rng: Array
@@ -36,7 +37,17 @@ class _Asked(NamedTuple):
 _Terms = Callable[[_Asked], Mapping[str, tuple[float, Array]]]
 
 
-def _lesson(parts: Parts, terms: _Terms) -> LossFn:
+def _outputs(parts: Parts, frozen: Params, batch: Batch) -> Outputs:
+  """All that the teacher answers."""
+  ask = parts.per_example(lambda arrays, x: parts.teacher.label(arrays, x))
+  return jax.lax.stop_gradient(ask(frozen, batch["input"]))
+
+
+def _lesson(
+  parts: Parts,
+  terms: _Terms,
+  ask: Callable[[Parts, Params, Batch], Any] = _outputs,
+) -> LossFn:
   """A weighted sum of terms on one batch."""
 
   def loss(params, model_state, frozen, batch, rng, step):
@@ -48,8 +59,7 @@ def _lesson(parts: Parts, terms: _Terms) -> LossFn:
       train=True,
       rng=rng_lib.stream(rng, "dropout"),
     )
-    ask = parts.per_example(lambda arrays, x: parts.teacher.label(arrays, x))
-    said = jax.lax.stop_gradient(ask(frozen, batch["input"]))
+    said = ask(parts, frozen, batch)
     mask, total, metrics = batch.get("mask"), jnp.zeros(()), {}
     for name, (weight, values) in terms(
       _Asked(outputs, said, batch, params, rng)
@@ -62,6 +72,10 @@ def _lesson(parts: Parts, terms: _Terms) -> LossFn:
     return total, Aux(metrics, {**model_state, "student": state})
 
   return loss
+
+
+def _distance(parts: Parts, own: Array, said: Array, batch: Batch) -> Array:
+  return losses.where_known(parts.distance, own, said, batch["label"])
 
 
 def skd(parts: Parts, *, alpha: float = 0.9, norm: str = "l2") -> LossFn:
@@ -95,17 +109,17 @@ def skd(parts: Parts, *, alpha: float = 0.9, norm: str = "l2") -> LossFn:
 
   def terms(asked: _Asked) -> dict[str, tuple[float, Array]]:
     student, teacher = (
-      centred(outputs.logits.astype(jnp.float32))
-      for outputs in (asked.student, asked.teacher)
+      centred(logits.astype(jnp.float32))
+      for logits in (asked.student.logits, asked.teacher)
     )
     mean = weighted_mean(length(teacher)[:, 0], asked.batch.get("mask"))
     own = mean * student / length(student)
     said = mean * teacher / length(teacher)
     labels = parts.label_loss(own, asked.batch["label"])
-    distilled = parts.distance(own, said)
+    distilled = _distance(parts, own, said, asked.batch)
     return {"label": (1.0 - alpha, labels), "distill": (alpha, distilled)}
 
-  return _lesson(parts, terms)
+  return _lesson(parts, terms, teacher_logits)
 
 
 def matched_layers(
@@ -205,7 +219,7 @@ def pkd(
       "label": (known["label"], parts.label_loss(logits, asked.batch["label"])),
       "distill": (
         known["distill"],
-        parts.distance(logits, asked.teacher.logits),
+        _distance(parts, logits, asked.teacher.logits, asked.batch),
       ),
       "patience": (known["patience"], jnp.mean(jnp.stack(gaps), axis=0)),
     }
@@ -281,7 +295,7 @@ def pesf_kd(parts: Parts, *, alpha: float = 0.7, width: int = 64) -> Recipe:
     return {
       "label": (1.0 - alpha, parts.label_loss(own, labels)),
       "adapter": (1.0 - alpha, parts.label_loss(said, labels)),
-      "distill": (alpha, parts.distance(own, said)),
+      "distill": (alpha, _distance(parts, own, said, asked.batch)),
     }
 
   return Recipe(_lesson(parts, terms), {"adapter": _adapter(parts, width)})

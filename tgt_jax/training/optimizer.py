@@ -30,9 +30,7 @@ def adam(
   """Adam; AdamW where `weight_decay` is above zero."""
   own = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
   if weight_decay:
-    return optax.adamw(
-      rate, **own, weight_decay=weight_decay, mask=_decay_mask
-    )
+    return optax.adamw(rate, **own, weight_decay=weight_decay, mask=_decay_mask)
   return optax.adam(rate, **own)
 
 
