@@ -186,13 +186,11 @@ def _feel(
   if official:
     rate = learners[TEACHER].rate(state.step)
     cotangent = jax.tree.map(lambda c: -rate * c, cotangent)
+  distance = lambda s, t: losses.where_known(
+    parts.distance, s.logits, t.logits, batch["label"]
+  )
   each = helps * influence_lib.per_example(
-    lambda s, t: losses.where_known(
-      parts.distance, s.logits, t.logits, batch["label"]
-    ),
-    outputs,
-    moved,
-    lesson.said,
+    distance, outputs, moved, lesson.said
   )
   metrics = {
     "feedback/student_loss": one(value),
