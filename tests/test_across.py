@@ -55,6 +55,19 @@ def test_metrics_may_be_given():
   assert table.rows[0][1:4] == ["35.5 ± 0.7", "30.0 ± 0.0", "32.8"]
 
 
+def test_a_run_may_have_several_metrics():
+  table = across.table(runs(), metrics=["balanced+few", "few"])
+  assert table.header[1:4] == ["mrpc, balanced %", "mrpc, few %", "rte, few %"]
+  # (71 + 35.5) / 2 of the first run, 30 of the second.
+  assert table.rows[0][1:5] == [
+    "71.0 ± 1.4",
+    "35.5 ± 0.7",
+    "30.0 ± 0.0",
+    "41.6",
+  ]
+  assert table.rows[-1][1:5] == ["90.0", "60.0", "60.0", "67.5"]
+
+
 def test_a_leak_is_said():
   first, second = runs()
   leaking = dataclasses.replace(second.results, leaks=True)

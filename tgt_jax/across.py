@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods by tasks: one row per arm, one column per run.
+"""Methods by tasks: one row per arm, one column per run and metric.
 
 Each run is shown by the metric it puts first, so that a task reported by F1
-stands beside one reported by accuracy.
+stands beside one reported by accuracy; or by several, "f1+accuracy", whose mean
+is what it adds to the mean over runs, as in GLUE's score.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ def _of(run: Run, name: str) -> ArmResult | None:
   return next((arm for arm in run.results.arms if arm.name == name), None)
 
 
-def _average(values: Sequence[float | None]) -> str:
-  """The mean over tasks, of those numbers that are fractions."""
-  if any(v is None or math.isnan(v) for v in values):
+def _average(values: Sequence[Sequence[float | None]]) -> str:
+  """The mean over tasks of the means of their numbers."""
+  if any(v is None or math.isnan(v) for task in values for v in task):
     return "–"
-  mean = statistics.fmean(v for v in values if v is not None)
-  return f"{100 * mean:.1f}"
+  means = [
+    statistics.fmean(v for v in task if v is not None) for task in values
+  ]
+  return f"{100 * statistics.fmean(means):.1f}"
 
 
 def table(
@@ -42,7 +45,8 @@ def table(
 
   Args:
     runs: one per task.
-    metrics: one for each run; by default the first column of each.
+    metrics: for each run one, or several joined by "+"; by default the first
+      column of each.
 
   Raises:
     ValueError: another number of metrics, one that is no fraction, or one that
@@ -53,12 +57,15 @@ def table(
     raise ValueError(
       f"{len(chosen)} metrics for {len(runs)} runs; give one for each, or none"
     )
-  for run, metric in zip(runs, chosen, strict=True):
+  tasks = [
+    (run, metrics.split("+")) for run, metrics in zip(runs, chosen, strict=True)
+  ]
+  pairs = [(run, metric) for run, metrics in tasks for metric in metrics]
+  for run, metric in pairs:
     if measures.shown(metric) == 1.0:
       raise ValueError(f"{run.name}: {metric} is no fraction to average")
     if not any(metric in s.metrics for a in run.results.arms for s in a.seeds):
       raise ValueError(f"{run.name}: no arm has {metric!r}")
-  pairs = list(zip(runs, chosen, strict=True))
   mark = lambda run: " (leaks)" if run.results.leaks else ""
   header = ["arm"]
   header += [f"{r.name}{mark(r)}, {measures.label(m)}" for r, m in pairs]
@@ -66,10 +73,12 @@ def table(
   for name in _names(runs):
     found = [_of(run, name) for run in runs]
     cells, means = [], []
-    for arm, metric in zip(found, chosen, strict=True):
-      values = list(arm.values(metric).values()) if arm else []
-      cells.append(measures.format_spread(metric, values) if arm else "–")
-      means.append(measures.spread(values).mean)
+    for arm, (_, metrics) in zip(found, tasks, strict=True):
+      of = lambda m, arm=arm: list(arm.values(m).values()) if arm else []
+      cells += [
+        measures.format_spread(m, of(m)) if arm else "–" for m in metrics
+      ]
+      means.append([measures.spread(of(m)).mean for m in metrics])
     there = [arm for arm in found if arm is not None]
     times = [a.ms_per_step for a in there if a.ms_per_step is not None]
     size = "–".join(f"{n:,}" for n in sorted({a.parameters for a in there}))
@@ -78,7 +87,7 @@ def table(
     took = f"{statistics.fmean(times):.2f}" if len(times) == len(runs) else "–"
     rows.append([name + role, *cells, _average(means), size, took])
   rules = [len(rows)]
-  rows.append(_teachers(pairs))
+  rows.append(_teachers(tasks))
   return tables.Table(
     [*header, "mean", "parameters", "ms/step"],
     rows,
@@ -87,18 +96,17 @@ def table(
   )
 
 
-def _teachers(pairs: Sequence[tuple[Run, str]]) -> list[str]:
+def _teachers(tasks: Sequence[tuple[Run, list[str]]]) -> list[str]:
   """The last row."""
   values, sizes = [], set()
-  for run, metric in pairs:
+  cells: list[str] = []
+  for run, metrics in tasks:
     teacher = run.results.teacher
-    values.append(teacher.metrics.get(metric) if teacher else None)
+    found = [teacher.metrics.get(m) if teacher else None for m in metrics]
+    values.append(found)
+    cells += map(measures.format_value, metrics, found)
     if teacher and teacher.parameters is not None:
       sizes.add(teacher.parameters)
-  cells = [
-    measures.format_value(metric, value)
-    for (_, metric), value in zip(pairs, values, strict=True)
-  ]
   size = "–".join(f"{n:,}" for n in sorted(sizes)) or "–"
   return ["teacher", *cells, _average(values), size, "–"]
 

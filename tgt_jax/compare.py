@@ -314,8 +314,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--across",
     action="store_true",
-    help="arms by runs, as tasks; --metric is that of every run, by default"
-    " each run's first",
+    help="arms by runs, as tasks; --metric is that of every run, or one for"
+    " each, or several of one run joined by +; by default each run's first",
   )
   return parser
 
