@@ -163,6 +163,14 @@ def test_experiment_runs_to_its_end(
     assert (tmp_path / name).is_file()
 
 
+@pytest.mark.parametrize("argument", ["mrpc,lgtm,kd", "rte,smoke,lgtm,kd"])
+@pytest.mark.parametrize("name", ["glue_lgtm", "glue_small"])
+def test_methods_by_argument(name: str, argument: str) -> None:
+  config = _module(ROOT / "configs" / f"{name}.py").get_config(argument)
+  assert list(config.arms) == ["kd", "lgtm"]
+  assert config.main_arm == "lgtm"
+
+
 @files
 def test_docstring_is_the_record(path: pathlib.Path) -> None:
   """Command, hardware, time and measured result, or `not yet run`."""
