@@ -92,8 +92,21 @@ def arm(
     per_example: see `Parts`.
 
   Raises:
-    ValueError: unknown name or argument anywhere in the arm's sections.
+    ValueError, TypeError: unknown name or argument anywhere in the arm's
+      sections; begins with its name.
   """
+  try:
+    return _arm(config, name, counts, per_example)
+  except (TypeError, ValueError) as error:
+    if f"arms.{name}" in str(error):
+      raise
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    raise kind(f"arms.{name}: {error}") from error
+
+
+def _arm(
+  config: Config, name: str, counts: np.ndarray, per_example: Callable
+) -> Arm:
   mine = settings.arm_config(config, name)
   distance = lambda section: registry.build(
     losses.DISTANCES, mine[section], family="distance", class_counts=counts

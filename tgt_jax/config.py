@@ -166,7 +166,7 @@ def default() -> ml_collections.ConfigDict:
   }
   config.evaluation_batch_size = 256
   config.mesh = {"data": -1, "fsdp": 1}  # Devices per axis; -1: the others.
-  config.sharding_rules = ()  # (regex, spec) pairs that split parameters.
+  config.sharding_rules = ()  # (regex, "fsdp" or (None, "fsdp")) pairs.
   config.gallery_examples = 8  # In the report; 0: no gallery, no probe.
   config.quick_compilation = False  # For a few updates on a CPU; they are slow.
   config.tensorboard = False  # Needs the extra "tensorboard".

@@ -83,6 +83,18 @@ def test_state_shardings_first_rule_wins():
   assert out["params"]["step"].spec == P()
 
 
+def test_a_spec_may_be_a_tuple_as_configs_have_it():
+  mesh = distributed.make_mesh()
+  of = lambda spec: (
+    distributed.state_shardings({"k": np.zeros((8, 8))}, mesh, [("k", spec)])[
+      "k"
+    ].spec
+  )
+  assert of((None, "data")) == of(P(None, "data")) == P(None, "data")
+  with pytest.raises(ValueError, match="'k': expected 'fsdp' or a tuple"):
+    of("data")
+
+
 def test_state_shardings_names_the_leaf_that_does_not_fit():
   mesh = distributed.make_mesh(devices=jax.devices()[:1])
   with pytest.raises(ValueError, match=r"head/bias of shape \(4,\).* axis 1"):

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
-Spec = PartitionSpec | Literal["fsdp"]
+Spec = PartitionSpec | tuple[Any, ...] | Literal["fsdp"]
 
 DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)
@@ -144,20 +144,26 @@ def state_shardings(
     tree: state, or its shapes.
     mesh: from `make_mesh`.
     rules: (regular expression, spec), searched in the path. A spec is a
-      `PartitionSpec`, or "fsdp": split the largest axis that divides evenly
+      `PartitionSpec`, or a tuple of what it takes; or "fsdp": split the largest axis that divides evenly
       over the `fsdp` devices, replicate where there is none. Leaves without a
       rule are replicated.
 
   Raises:
-    ValueError: a `PartitionSpec` that does not fit a leaf, named by its path.
+    ValueError: a spec that is none, or does not fit a leaf, named by its path.
   """
 
   def one(path: Any, leaf: Any) -> NamedSharding:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     for pattern, spec in rules:
       if re.search(pattern, name):
-        if isinstance(spec, str):
+        if spec == FSDP:
           spec = _largest_axis(leaf.shape, mesh.shape[FSDP])
+        elif not isinstance(spec, tuple | list | PartitionSpec):
+          raise ValueError(
+            f"sharding rule {pattern!r}: expected 'fsdp' or a tuple of axes,"
+            f" such as (None, 'fsdp'), got {spec!r}"
+          )
+        spec = PartitionSpec(*spec)
         _check_spec(name, leaf.shape, spec, mesh)
         return NamedSharding(mesh, spec)
     return NamedSharding(mesh, PartitionSpec())
