@@ -310,7 +310,7 @@ def test_a_part_of_the_parameters_is_a_direction():
   jax.tree.map(np.testing.assert_array_equal, outputs, expected)
   close(moved, along, rtol=1e-12)
   assert not np.any(moved["features"])  # Below the part.
-  with pytest.raises(ValueError, match=r"'head'; there are .*1/kernel"):
+  with pytest.raises(ValueError, match=r"'head'; the last of 4 are .*1/kernel"):
     influence.matching(STUDENT, "head")
 
 
