@@ -298,6 +298,29 @@ def test_a_student_that_equals_its_teacher_has_an_influence():
   np.testing.assert_allclose(ahead.pull(words), -1e6 * words, rtol=1e-6)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("b2", [0.999, 0.9999])
+def test_gradients_whose_squares_are_no_numbers(b2, clip_norm):
+  """What rounding leaves of a zero: in float32 its square is nothing."""
+  sizes = [0.0, 1e-40, -1e-30, 8e-19, -4e-18, 1e-16, -1e-12, 1e-8, -0.3, 0.1]
+  grads = jnp.asarray(sizes, jnp.float32)
+  words = jnp.ones_like(grads)
+  tx = optax.adam(1e-2, b2=b2)
+  if clip_norm:
+    tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+  ahead = influence.look_ahead(tx, grads, tx.init(words), words)
+  # Adam's first update is rate * g / (|g| + eps); clipped, g is shorter.
+  exact = np.asarray(grads, np.float64)
+  by = min(1.0, (clip_norm or 1.0) / np.linalg.norm(exact))
+  slopes = 1e-2 * 1e-8 * by / (np.abs(by * exact) + 1e-8) ** 2
+  expected = -slopes
+  if clip_norm:
+    expected += exact * np.sum(slopes * exact) / np.sum(np.square(exact))
+  found = ahead.pull(words)
+  # Float32 against slopes that are up to 1e14 apart.
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
+
+
 def test_a_part_of_the_parameters_is_a_direction():
   v = jax.grad(held_out_loss)(STUDENT)
   chosen = influence.matching(STUDENT, "^1/")

@@ -40,7 +40,7 @@ from tgt_jax.types import Array, Params
 Outputs = Any  # A pytree of what losses read: logits, features.
 Pair = Callable[[Outputs, Outputs], Array]  # Student's, teacher's -> loss.
 # As good as zero, and its square times 1 - b2 is a number in float32 still.
-_BESIDE = 1e-16
+_LEAST = 1e-16
 
 
 def wide(tree: Any) -> Any:
@@ -86,9 +86,10 @@ def look_ahead(
     params: theta.
 
   Returns:
-    See `LookAhead`. u is the derivative at g, and where an element of g is
-    zero, at `_BESIDE` in its stead: Adam divides by the root of its second
-    moment, so where it never saw a gradient (rows of words that no text had),
+    See `LookAhead`. u is the derivative at g, whose elements are taken to be at
+    least `_LEAST` in size: Adam divides by the root of its second moment, so
+    where it never saw a gradient (rows of words that no text had) or one whose
+    square is no number (rounding of a true zero, as of attention's key biases),
     and clipping where all of g is zero, automatic differentiation finds no
     number, though the update has a derivative. In a chain with clipping one
     such element would be in all of u.
@@ -98,8 +99,8 @@ def look_ahead(
     updates, _ = tx.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates)
 
-  beside = jax.tree.map(lambda g: jnp.where(g == 0, _BESIDE, g), grads)
-  _, transposed = jax.vjp(moved, beside)
+  away = lambda g: jnp.copysign(jnp.maximum(jnp.abs(g), _LEAST), g)
+  _, transposed = jax.vjp(moved, jax.tree.map(away, grads))
   pull = lambda direction: transposed(_like(direction, params))[0]
   return LookAhead(moved(grads), pull)
 
