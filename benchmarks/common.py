@@ -10,7 +10,6 @@ counts the processor time of one core, which waiting does not enter.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.metadata
 import importlib.util
 import json
@@ -19,7 +18,6 @@ import pathlib
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -113,40 +111,22 @@ def parser(doc: str) -> argparse.ArgumentParser:
   options.add_argument(
     "--threads", type=int, default=0, help="cores to use; 0 takes all"
   )
-  options.add_argument(
-    "--keep_memory",
-    action="store_true",
-    help="glibc keeps what is freed instead of handing it back every step",
-  )
   return options
 
 
-def keep_freed_memory() -> None:
-  """Asks glibc to keep freed memory; does nothing where there is no glibc.
-
-  XLA frees its temporaries after every step. Above a threshold, and always
-  where they come from the heap of a thread, glibc returns them to the system,
-  and the next step pays for every page anew.
-  """
-  library = ctypes.CDLL(None) if sys.platform == "linux" else None
-  mallopt = getattr(library, "mallopt", None)
-  if mallopt is not None:
-    mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-    mallopt(-4, 0)  # M_MMAP_MAX
-    mallopt(-8, 1)  # M_ARENA_MAX
-
-
-def prepare(threads: int, *, keep_memory: bool = False) -> int:
+def prepare(threads: int) -> int:
   """Pins the process, so that every library has the same number of threads.
 
-  Must run before JAX starts its backend. Returns the number of cores.
+  Freed memory is kept, as `tgt_jax.main` does; GLIBC_TUNABLES or MALLOC_*
+  settings decide otherwise. Must run before JAX starts its backend. Returns
+  the number of cores.
 
   Args:
     threads: cores to use; 0 takes all.
-    keep_memory: see `keep_freed_memory`.
   """
-  if keep_memory:
-    keep_freed_memory()
+  from tgt_jax import distributed
+
+  distributed.keep_freed_memory()
   if not hasattr(os, "sched_getaffinity"):  # macOS has no affinity.
     return os.cpu_count() or 1
   if threads:

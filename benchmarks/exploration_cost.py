@@ -22,7 +22,7 @@ def main() -> None:
     "--cached", action="store_true", help="read h(x) and Enc(x) from a cache"
   )
   args = options.parse_args()
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   import setting as setting_lib
   import step_time
 

@@ -253,7 +253,7 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def main() -> None:
   args = _arguments()
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   where = common.environment(cores)  # Before anything can be changed.
   spent: dict[str, Any] = {}
   program = build_program(args, spent)

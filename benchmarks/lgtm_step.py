@@ -252,7 +252,7 @@ def main() -> None:
   # As compilers for GPU and TPU do, keep the barrier of "recomputed".
   flag = "--xla_disable_hlo_passes=cse_barrier_expander"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   import jax
 
   from tgt_jax import methods

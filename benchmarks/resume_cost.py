@@ -117,7 +117,7 @@ def main() -> None:
   options.add_argument("--directory", help="where to write; a temporary one")
   options.set_defaults(rounds=5)
   args = options.parse_args()
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   where = common.environment(cores)
   print(common.describe(where))
   rows, report = [], []

@@ -224,7 +224,7 @@ def _rivals(args: Any, cores: int) -> Callable[..., dict[str, Callable]]:
 
 def main() -> None:
   args = _arguments()
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   import flops
   import setting as setting_lib
 

@@ -298,7 +298,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
   args = _arguments()
-  cores = common.prepare(args.threads, keep_memory=args.keep_memory)
+  cores = common.prepare(args.threads)
   where = common.environment(cores)
   print(common.describe(where))
   if not args.no_torch:

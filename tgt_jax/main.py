@@ -18,7 +18,6 @@ from tgt_jax import overrides
 _EXPERIMENT = overrides.define("Experiment file[:arg].")
 flags.DEFINE_string("workdir", None, "Folder of the run.")
 flags.DEFINE_enum("multihost", "auto", ["auto", "on", "off"], "Join processes.")
-flags.mark_flag_as_required("config")
 flags.register_validator("workdir", bool, "name the folder of the run")
 
 
@@ -47,6 +46,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
   from tgt_jax import distributed, experiment, fit, train  # After --help.
 
+  distributed.keep_freed_memory()
   try:
     distributed.initialize(flags.FLAGS.multihost)
     train.run(flags.FLAGS.config, flags.FLAGS.workdir)

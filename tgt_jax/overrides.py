@@ -70,13 +70,14 @@ class Parser(flags.ArgumentParser):
 
 
 def define(help_string: str) -> Parser:
-  """Defines the flag `--config` of an experiment file; returns its parser."""
+  """Defines `--config`, an experiment file that must be; returns its parser."""
   config_flags.DEFINE_config_file(
     "config",
     help_string=help_string,
     lock_config=False,
     accept_new_attributes=True,
   )
+  flags.mark_flag_as_required("config")
   flag = flags.FLAGS["config"]
   flag.parser = Parser(flag.parser)
   return flag.parser

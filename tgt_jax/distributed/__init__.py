@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices and processes: start-up, mesh, where arrays live."""
+"""Devices and processes: start-up, memory, mesh, where arrays live."""
 
 from __future__ import annotations
 
+from tgt_jax.distributed.host_memory import keep_freed_memory
 from tgt_jax.distributed.local import collectives, per_example
 from tgt_jax.distributed.processes import (
   barrier,
@@ -29,6 +30,7 @@ __all__ = [
   "detect_cluster",
   "initialize",
   "is_main_process",
+  "keep_freed_memory",
   "make_mesh",
   "per_example",
   "place",

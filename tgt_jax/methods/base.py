@@ -63,6 +63,39 @@ class Recipe(NamedTuple):
   still: tuple[str, ...] = ()
 
 
+def descend(
+  tx: optax.GradientTransformation,
+  grads: Params,
+  opt_state: Any,
+  params: Params,
+) -> tuple[Params, Any]:
+  """Parameters and state of the optimiser after one step.
+
+  The arrays that go in and come out of a compiled step have an axis of seeds.
+  An optimiser that works without it makes XLA on a CPU compute its moments
+  twice, for the state and for the update, and copy the old ones first: of a
+  BERT of two layers an update took 55 ms instead of 47. So it always works with
+  such an axis, one of its own where there is no other.
+  """
+
+  def step(grads: Params, opt_state: Any, params: Params) -> tuple[Params, Any]:
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  @jax.custom_batching.custom_vmap
+  def alone(*trees: Any) -> Any:
+    first = jax.tree.map(lambda a: a[None], trees)
+    return jax.tree.map(lambda a: a[0], jax.vmap(step)(*first))
+
+  @alone.def_vmap
+  def together(axis_size: int, batched: Any, *trees: Any) -> Any:
+    axes = jax.tree.map(lambda found: 0 if found else None, batched)
+    found = jax.vmap(step, axes, axis_size=axis_size)(*trees)
+    return found, jax.tree.map(lambda _: True, found)
+
+  return alone(grads, opt_state, params)
+
+
 class Learner(NamedTuple):
   """How one participant of a `Course` learns.
 
@@ -78,8 +111,7 @@ class Learner(NamedTuple):
     self, grads: Params, opt_state: Any, params: Params
   ) -> tuple[Params, Any]:
     """Parameters and state of the optimiser after one step."""
-    updates, opt_state = self.tx.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    return descend(self.tx, grads, opt_state, params)
 
 
 class Course(NamedTuple):
@@ -238,8 +270,7 @@ def from_loss(
     (value, aux), grads = slope(
       state.params, state.model_state, frozen, batch, rng, state.step
     )
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = descend(tx, grads, state.opt_state, state.params)
     ema = state.ema
     if ema_decay:
       ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
