@@ -11,6 +11,8 @@ from tgt_jax import settings, train
 BAD_VALUES = {
   "arms.gradient.starts.source": "somewhere",
   "arms.gradient.starts.sampler": "balanced",
+  "arms.gradient.starts.ratio": 0,
+  "arms.gradient.starts": {"source": "batch", "ratio": 2},
   "starts.strong": ({"name": "randaugmnet"},),
   "training.together": "allways",
   "training.batch_size": 0,

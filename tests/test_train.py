@@ -213,7 +213,10 @@ def test_uda_compares_the_strong_view(finished, tmp_path):
   )
   config["arms"] = {
     "weak": uda,
-    "separate": {**uda, "starts": {"source": "train", "strong": strong}},
+    "separate": {
+      **uda,
+      "starts": {"source": "train", "strong": strong, "ratio": 2},
+    },
     "batch": {**uda, "starts": {"source": "batch", "strong": strong}},
   }
   config["main_arm"] = "weak"

@@ -280,6 +280,8 @@ def example_batch(config: Config, *, feedback: bool = False) -> dict[str, Any]:
     starts["strong"] = batch["input"]
   held = {"feedback": batch} if feedback else {}
   if config["starts"]["source"] != "batch":
+    ratio = config["starts"]["ratio"]
+    starts = jax.tree.map(lambda a: jnp.repeat(a, ratio, axis=0), starts)
     return {**batch, "starts": starts, **held}
   return {**batch, **starts, **held}
 

@@ -133,6 +133,7 @@ def default() -> ml_collections.ConfigDict:
   config.disagreement = {"name": "kl_divergence"}  # What ascent climbs.
   config.starts = {
     "source": "batch",  # Start points: the "batch", "train" or "full" set,
+    "ratio": 1,  # Of them to examples of a batch; 1 where they are the batch.
     "sampler": "natural",  # "natural", "class_balanced" or "square_root".
     "augment": True,  # As training images are. Else Enc(x) is cached.
     "strong": (),  # Specs (AUGMENTATIONS) of the second view that UDA compares.

@@ -318,6 +318,13 @@ def _check_arms(config: Config) -> None:
     checks.one_of(
       ("batch", "full", "train"), **{f"{path}starts.source": starts["source"]}
     )
+    _at_least(1, mine, "starts", "ratio")
+    if starts["source"] == "batch" and starts["ratio"] > 1:
+      raise ValueError(
+        f"{path}starts.ratio {starts['ratio']}: where the batch's own examples"
+        " are the start points there is one for each; set starts.source to"
+        " 'train' or 'full', or method.num_generated"
+      )
     for section in ("training", "starts"):
       sampler = mine[section]["sampler"]
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})

@@ -51,6 +51,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     number: int,
     specs: Sequence[Any],
     strong: Sequence[Any],
+    ratio: int = 1,
   ) -> Any:
     changed = experiment.source(source, "input")
     augment = _chain(changed, specs) if reads == "input" else []
@@ -65,7 +66,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
     seen = experiment.source(source, reads)
     return data.training_batches(
       seen,
-      batch_size=train["batch_size"],
+      batch_size=ratio * train["batch_size"],
       # Start points have an order of their own.
       seed=2 * seed + number,
       num_steps=train["steps"],
@@ -89,6 +90,7 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       1,
       augment if starts["augment"] else (),
       strong,
+      starts["ratio"],
     )
   if arm.feedback:
     streams["feedback"] = stream("feedback", "natural", 1, (), ())

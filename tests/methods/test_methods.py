@@ -280,6 +280,10 @@ def test_start_points_of_their_own():
   alone = value(loss, half)
   np.testing.assert_allclose(own[0], alone[0], rtol=1e-6)
   assert float(own[1]["loss/generated"].count) == B
+  # More of them than the batch has examples (`starts.ratio`).
+  more = value(loss, {**half, "starts": batch})
+  np.testing.assert_allclose(more[0], value(loss, batch)[0], rtol=1e-6)
+  assert float(more[1]["loss/generated"].count) == 2 * B
 
 
 def test_consistency_of_two_views_against_numpy():
