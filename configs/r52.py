@@ -12,7 +12,8 @@ Result: not yet run.
 Words and labeler are made as sst2_low.py says, with the data
 '{"name": "topics", "corpus": "r52", "data_dir": "DIR"}', which use 15 644 of
 the tokens. Labeler and students have the same labels; what the labeler has
-more is its pretraining. A text is its first 64 tokens.
+more is its pretraining. A text is its first 32 tokens; the length of the moves
+is what held-out texts of SST-2 chose.
 
 Arguments: `smoke`.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from tgt_jax import config as config_lib, presets, text_presets
 
-_LENGTH = 64
+_LENGTH = 32
 
 
 def get_config(arg=""):
@@ -45,7 +46,7 @@ def get_config(arg=""):
     }
     config.labeler = {"name": "minilm_l6", "num_layers": 3}
     config.student = {"name": "bert_tiny"}
-    config.arms = config_lib.arms(text_presets.arms())
+    config.arms = config_lib.arms(text_presets.arms(sigma=3.0, step_size=0.7))
   config.generator_training.update(steps=3000, batch_size=32)
   config.generator_training.optimizer.update(warmup_steps=300, clip_norm=1.0)
   config.labeler_training.update(
@@ -55,13 +56,13 @@ def get_config(arg=""):
     learning_rate=1e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
   )
   config.label_loss.name = "balanced_softmax"
-  config.training.update(steps=2000, batch_size=32)
+  config.training.update(steps=1000, batch_size=32)
   config.optimizer.update(
-    learning_rate=5e-4, schedule="linear", warmup_steps=200, clip_norm=1.0
+    learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
   )
   config.columns = ("macro_f1", "accuracy", "many", "medium", "few")
   config.main_arm = "tgt_gradient"
-  config.cadence.update(log=100, evaluate=1000, checkpoint=1000)
+  config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
     text_presets.smoke(config)
   return config.lock()

@@ -32,8 +32,9 @@ are held out for choices.
 
 Arguments, joined by commas: `250` or `2500` labels; `same`, a labeler that
 saw the student's labels alone, instead of all 67 000; `tiny`, a student that
-begins with BERT-Tiny (--config.student_weights) instead of at random; `long`,
-three arms with about the time that tgt_gradient takes; `smoke`.
+begins with BERT-Tiny (--config.student_weights) instead of at random, for half
+as many updates; `long`, three arms with about the time that tgt_gradient takes;
+`four`, two with four start points for each labelled text; `smoke`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _LENGTH = 64
 def get_config(arg=""):
   """The experiment."""
   chosen = presets.options(
-    arg, ("250", "2500", "same", "tiny", "long", "smoke")
+    arg, ("250", "2500", "same", "tiny", "long", "four", "smoke")
   )
   labels = 250 if "250" in chosen else 2500
   config = config_lib.default()
@@ -110,15 +111,23 @@ def get_config(arg=""):
   )
   config.columns = ("accuracy", "agreement")
   config.main_arm = "tgt_gradient"
+  if "tiny" in chosen:
+    config.training.steps = 500
+    config.optimizer.update(learning_rate=3e-4, warmup_steps=50)
+  few = ()
   if "long" in chosen:
     config.title += ", at equal time"
-    config.main_arm, config.reference_arms = "tgt_random", ()
+    few = ("kd", "kd_replace", "tgt_random")
     config.training.steps = 3000
     config.optimizer.warmup_steps = 300
+  if "four" in chosen:
+    config.title += ", four start points"
+    few = ("kd_replace", "tgt_random")
+    config.starts.update(source="train", ratio=4)
+  if few:
+    config.main_arm, config.reference_arms = "tgt_random", ()
     with config.unlocked():
-      config.arms = config_lib.arms(
-        {name: arms[name] for name in ("kd", "kd_replace", "tgt_random")}
-      )
+      config.arms = config_lib.arms({name: arms[name] for name in few})
   config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
     text_presets.smoke(config)
