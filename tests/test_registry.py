@@ -145,3 +145,25 @@ def test_no_hint_where_nothing_is_near():
   with pytest.raises(ValueError) as caught:
     resolve("tetrahedron")
   assert "Did you mean" not in str(caught.value)
+
+
+def test_arguments_that_are_handed_on_are_known():
+  @registry.hands_on(circle, fixed=("unit",))
+  def disc(*, filled=True, **more):
+    return filled, circle(unit="px", **more)
+
+  shapes = {"disc": disc}
+  build = functools.partial(registry.build, shapes, family="shape")
+  assert build({"name": "disc", "radius": 1.0})[1] == ("circle", 1.0, "px")
+  assert registry.takes(disc, "radius")
+  assert registry.default(disc, "filled") is True
+  for key in ("unit", "raduis"):
+    with pytest.raises(ValueError, match=f"takes no '{key}'; it takes filled,"):
+      build({"name": "disc", key: 1.0})
+
+
+def test_defaults():
+  assert registry.default(circle, "unit") == "m"
+  assert registry.default(circle, "radius") is None
+  assert registry.takes(anything, "unit")
+  assert registry.default(anything, "unit") is None

@@ -9,17 +9,21 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.small_texts import settings
 from tgt_jax import (
   beginnings,
+  generators,
   models,
   networks,
+  registry,
   settings as settings_lib,
   splits,
   text_presets,
   train,
+  trees,
   weights,
 )
 
@@ -69,11 +73,25 @@ def _converted(path: pathlib.Path, **changes) -> str:
   spec = {**settings()["student"], **taken, **changes}
   classes = spec.pop("num_classes", 2)
   network = models.from_spec(models.MODELS, spec, num_classes=classes)
-  x = jnp.zeros((1, 48), jnp.int32)
-  params, state = network.init(jax.random.key(0), x)
+  return _saved(path, network, "models", spec)
+
+
+def _converted_generator(path: pathlib.Path, **changes) -> str:
+  """Weights of the experiment's generator, with other arguments."""
+  spec = {**settings()["generator"], **text_presets.SENTENCE_WORDS, **changes}
+  for key in ("whitened", "rendering"):  # No network's own.
+    del spec[key]
+  made = registry.build(
+    generators.GENERATORS, spec, family="generator", input_shape=(48,)
+  )
+  return _saved(path, made, "generators", spec)
+
+
+def _saved(path: pathlib.Path, made, family: str, spec) -> str:
+  params, state = made.init(jax.random.key(0), jnp.zeros((1, 48), jnp.int32))
   card = weights.WeightsCard(
     name="public",
-    family="models",
+    family=family,
     model=spec,
     input_shape=(48,),
     source="file",
@@ -84,6 +102,36 @@ def _converted(path: pathlib.Path, **changes) -> str:
   tree = {"params": params, "model_state": state}
   weights.save_converted(path, tree, card)
   return str(path)
+
+
+@pytest.mark.thorough
+def test_a_run_begins_with_weights_of_all_its_networks(tmp_path):
+  """As those of the papers' pairings do; the generator is used as it is."""
+  config = settings()
+  config["generator_training"]["steps"] = 0
+  config["generator_weights"] = _converted_generator(tmp_path / "g.safetensors")
+  for part in ("labeler", "student"):
+    config[f"{part}_weights"] = _converted(tmp_path / f"{part}.safetensors")
+  train.run(config, tmp_path / "run")
+  kept, _ = trees.load_tree(tmp_path / "run/teacher/generator.safetensors")
+  given, _ = weights.load_converted(config["generator_weights"])
+  jax.tree.map(np.testing.assert_array_equal, kept["params"], given["params"])
+
+
+def test_a_generators_arguments_are_compared(tmp_path):
+  path = _converted_generator(tmp_path / "g.safetensors")
+  tree, card = weights.load_converted(path)
+  shapes = tree["params"], tree["model_state"]
+  of = lambda **changes: beginnings.starting_arrays(
+    path, {**card.model, **changes}, shapes
+  )
+  assert of() is not None
+  with pytest.raises(ValueError, match="num_heads: 2 there, 4 here"):
+    of(num_heads=4)
+  with pytest.raises(ValueError, match="takes no 'num_head'; .*'num_heads'"):
+    registry.read_spec(
+      generators.GENERATORS, {"name": "bart", "num_head": 4}, family="generator"
+    )
 
 
 def test_weights_of_another_vocabulary_are_named_first(tmp_path):

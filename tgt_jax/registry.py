@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -79,9 +81,43 @@ def takes(function: Callable, key: str) -> bool:
 
 
 def default(function: Callable, key: str) -> Any:
-  """The default of an argument, `None` where it has none."""
-  value = inspect.signature(function).parameters[key].default
-  return None if value is inspect.Parameter.empty else value
+  """The default of an argument, `None` where it has none or is not named."""
+  parameter = inspect.signature(function).parameters.get(key)
+  if parameter is None or parameter.default is parameter.empty:
+    return None
+  return parameter.default
+
+
+def hands_on(
+  inner: Callable, *, fixed: Collection[str] = ()
+) -> Callable[[Function], Function]:
+  """Decorates a function that hands its `**` arguments on to another one.
+
+  The signature then names them too, so that a spec is checked against all that
+  may be said in it, and their defaults are known.
+
+  Args:
+    inner: what they are handed on to.
+    fixed: those of its arguments that the decorated function decides.
+  """
+
+  def decorate(function: Function) -> Function:
+    own = inspect.signature(function)
+    named = {
+      name: parameter
+      for name, parameter in own.parameters.items()
+      if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    more = {
+      name: parameter.replace(kind=parameter.KEYWORD_ONLY)
+      for name, parameter in inspect.signature(inner).parameters.items()
+      if name not in (*named, *fixed)
+    }
+    joined = own.replace(parameters=[*named.values(), *more.values()])
+    function.__signature__ = joined  # type: ignore[attr-defined]
+    return function
+
+  return decorate
 
 
 def check_arguments(

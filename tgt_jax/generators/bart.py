@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, rng as rng_lib
+from tgt_jax import checks, registry, rng as rng_lib
 from tgt_jax.generators.corruption import corrupt
 from tgt_jax.models import decoding, transformer
 from tgt_jax.models.bart import BART, bart as network_of, decoder, shift_right
@@ -271,6 +271,7 @@ def _generator(
   return Generator(init, encode, decode, loss, render, where)
 
 
+@registry.hands_on(network_of, fixed=("start_id",))
 def bart(
   *,
   input_shape: Sequence[int],

@@ -46,7 +46,7 @@ def _check_silent(
   wrong = [
     f"{key}: {value} there, {here[key]} here"
     for key, value in there.items()
-    if key in here and here[key] != value
+    if None not in (value, here.get(key)) and here[key] != value
   ]
   if wrong:
     raise ValueError(
