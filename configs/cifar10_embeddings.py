@@ -66,10 +66,7 @@ def get_config(arg=""):
       profile="exponential", imbalance_ratio=52.0, head=780
     )
     config.groups.update(many_above=200, few_below=50)
-    config.label_loss.name = "balanced_softmax"
-    with config.unlocked():
-      config.distance.priors = True
-    config.labeler_training.label_loss.name = "balanced_softmax"
+    presets.balance(config)
     everything = {"starts": {"source": "full"}}
     weights = {"label": 1 - weight, "distill": 0.0, "generated": weight}
     arms["kd_8000"] = {

@@ -55,7 +55,7 @@ def get_config(arg=""):
   config.labeler_training.optimizer.update(
     learning_rate=1e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
   )
-  config.label_loss.name = "balanced_softmax"
+  presets.balance(config)
   config.training.update(steps=1000, batch_size=32)
   config.optimizer.update(
     learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0

@@ -49,10 +49,7 @@ def get_config(arg=""):
     config.student = {"name": "bert_tiny"}
   embedding_presets.fill(config, width=8 if "smoke" in chosen else 64)
   if not balanced:
-    config.label_loss.name = "balanced_softmax"
-    config.labeler_training.label_loss.name = "balanced_softmax"
-    with config.unlocked():
-      config.distance.priors = True
+    presets.balance(config)
   config.training.update(steps=1000, batch_size=32)
   config.optimizer.update(
     learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0

@@ -227,6 +227,20 @@ def smoke(config: Any, *, arms: Sequence[str] = ("tgt_gradient",)) -> None:
   config.gallery_examples = 0  # Another program to compile.
 
 
+def balance(config: Any) -> None:
+  """Priors of a long tail: for both label losses, and between the logits.
+
+  With the students' alone their two losses would want different logits.
+
+  Args:
+    config: with its distance chosen.
+  """
+  config.label_loss.name = "balanced_softmax"
+  config.labeler_training.label_loss.name = "balanced_softmax"
+  with config.unlocked():
+    config.distance.priors = True
+
+
 def fashion_mnist(config: Any) -> None:
   """Fashion-MNIST: networks and training of its experiments.
 
