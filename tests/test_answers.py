@@ -74,6 +74,25 @@ def test_all_splits_are_asked_by_one_program(setting, tmp_path):
   assert len(traced) == 1
 
 
+def test_what_is_asked_is_compiled_and_split(setting):
+  """Outside of `jit`, a `shard_map` is compiled anew at every call."""
+  _, prepared, source = setting
+  runtime = fit.Runtime(None, (), PreemptionGuard(), MultiWriter())
+  given = []
+
+  def mean(frozen, x):
+    given.append(x)
+    return {"mean": x.mean(axis=(1, 2, 3))}
+
+  found = answers.compute(mean, prepared.frozen, source, runtime, 16)
+  images = source.fetch(np.arange(len(source)))["input"]
+  np.testing.assert_allclose(
+    found["mean"], images.mean(axis=(1, 2, 3)), rtol=1e-5
+  )
+  (traced,) = given
+  assert isinstance(traced, jax.core.Tracer)
+
+
 def test_only_missing_parts_are_computed(setting, tmp_path, capsys):
   first = ask(setting, tmp_path)
   parts = sorted(tmp_path.glob("cache-*/*.safetensors"))

@@ -147,8 +147,7 @@ def _kept(
   missing = [part for part in parts if not part.path.exists()]
   distributed.barrier(f"cache {key} is looked at")
   if missing:
-    compiled = runtime.jit(ask)
-    _write(missing, key, compiled, frozen, source, runtime, batch_size)
+    _write(missing, key, ask, frozen, source, runtime, batch_size)
   found = [_read(part, key) for part in parts]
   return {
     name: np.concatenate([part[name] for part in found]) for name in found[0]
@@ -241,8 +240,8 @@ def compute(
   """Runs `ask(frozen, x) -> {name: [B, ...]}` over a source.
 
   Args:
-    ask: compiled; of texts [B, l] what it gives with two axes or more per
-      example has an entry per token.
+    ask: of texts [B, l] what it gives with two axes or more per example has an
+      entry per token. It is compiled once for every function that is given.
     frozen: the teacher's arrays.
     source: the examples.
     runtime: devices.
@@ -250,6 +249,7 @@ def compute(
     tick: called with the number of examples of every batch.
   """
   found: Columns = {}
+  ask = runtime.jit(ask)
   for batch in data.iterate(
     data.evaluation_batches(
       source,
@@ -297,7 +297,7 @@ def of_seeds(
     said = ask(many, x)
     return {"said": said.reshape(said.shape[0], -1)}
 
-  found = compute(runtime.jit(flat), variables, source, runtime, batch_size)
+  found = compute(flat, variables, source, runtime, batch_size)
   seeds = jax.tree.leaves(variables)[0].shape[0]
   rows = found["said"].reshape(len(source), seeds, -1)
   return np.moveaxis(rows, 1, 0)

@@ -157,7 +157,7 @@ def score(
     source,
     batch_size=size,
     columns=columns,
-    buckets=data.buckets(source, settings.buckets(config, source)),
+    buckets=data.buckets(source),
     shard=runtime.shard,
   )
   found = scoring.score(

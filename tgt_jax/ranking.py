@@ -80,7 +80,7 @@ def _rank(
     return {"student": logits, "teacher": said, "influence": each}
 
   found = answers.compute(
-    runtime.jit(judge),
+    judge,
     (student, direction, given),
     source,
     runtime,
@@ -123,7 +123,7 @@ def _held_out_gradient(
   for batch in data.evaluation_batches(
     source,
     batch_size=experiment.config["evaluation_batch_size"],
-    buckets=data.buckets(source, experiment.config["buckets"] or None),
+    buckets=data.buckets(source),
     shard=runtime.shard,
   ):
     new = compiled(params, model_state, runtime.put(batch, seeds=False))

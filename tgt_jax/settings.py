@@ -112,17 +112,6 @@ def merge(base: Any, override: Any, *, path: str) -> Any:
   return override
 
 
-def buckets(config: Config, source: data.Source) -> tuple[int, ...] | None:
-  """Lengths to pad a source's texts to; None for what is no text, or for all.
-
-  Args:
-    config: the experiment.
-    source: whose batches are padded.
-  """
-  chosen = tuple(config["buckets"])
-  return chosen if chosen and source.text is not None else None
-
-
 def anchors(config: Config) -> int:
   """Checkpoints of the labeler's training; none of one that is not trained."""
   trains = config["labeler_training"]["steps"] > 0

@@ -71,7 +71,10 @@ def load_sets(config: settings.Config) -> Sets:
   Raises:
     ValueError: the data are not what the config says.
   """
-  dataset = registry.build(data.DATASETS, config["data"], family="data set")
+  dataset = data.with_buckets(
+    registry.build(data.DATASETS, config["data"], family="data set"),
+    config["buckets"],
+  )
   full, ids_hash = dataset.train_full, ""
   shape, classes = tuple(config["input_shape"]), config["num_classes"]
   if full.input_shape != shape or full.num_classes != classes:
@@ -134,7 +137,7 @@ def _check_texts(
   """Checks words against networks, and says how texts are cut and padded."""
   _check_vocabulary(full.name, text.tokenizer, config["vocabulary"])
   _check_networks(config, full.name, text.tokenizer)
-  sizes = data.buckets(full, config["buckets"] or None) or ()
+  sizes = data.buckets(full) or ()
   (limit,) = full.input_shape
   longest = int(np.sum(text.lengths == limit))
   print(

@@ -74,7 +74,6 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
       augment=augment,
       views=views,
       columns=columns,
-      buckets=settings.buckets(config, seen),
       shard=experiment.runtime.shard,
     )
 

@@ -210,7 +210,6 @@ def _train(
     batch_size=section["batch_size"],
     seed=part.seed,
     num_steps=max(1, section["steps"]),
-    buckets=settings.buckets(config, source),
     shard=runtime.shard,
   )
   begin = _beginning(part, expected, source)

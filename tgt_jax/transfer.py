@@ -39,7 +39,6 @@ from tgt_jax import (
   tables,
   teach,
   teachers,
-  training,
   writers,
 )
 from tgt_jax.checkpoint import PreemptionGuard
@@ -136,7 +135,7 @@ def _embedder(network: Network, shape: tuple[int, ...]) -> Callable:
     said = teachers.single(network.apply)(arrays, x)
     return {"embedding": said.embedding}
 
-  return training.jit_once(ask)
+  return ask
 
 
 def _check_fits(config: settings.Config, train: data.Source) -> None:
@@ -181,7 +180,8 @@ def transfer(
     raise ValueError(f"train_size must be >= 0, got {train_size}")
   found = results_lib.read_results(workdir)
   config = experiment.read_config(workdir)["config"]
-  runtime = fit.Runtime(None, (), PreemptionGuard(), writers.MultiWriter())
+  writer = writers.MultiWriter()
+  runtime = fit.Runtime(None, (), PreemptionGuard(), writer, quick=True)
   train = dataset.train
   if train_size:
     drawn = draws.permutation(0, "transfer", 0, len(train))[:train_size]

@@ -60,6 +60,14 @@ def test_default_buckets():
   with pytest.raises(ValueError, match="images: buckets are for text"):
     data.buckets(images, (4,))
   assert data.buckets(_source(), (20, 32)) == (20, 32)
+  dataset = data.Dataset(_source(), images, _source(), {"more": _source()})
+  own = data.with_buckets(dataset, (20, 32))
+  for split in (own.train, own.train_full, own.others["more"]):
+    assert data.buckets(split) == (20, 32)
+    assert data.buckets(data.subset(split, np.arange(3))) == (20, 32)
+    assert data.buckets(split, (8, 32)) == (8, 32)
+  assert own.test is images
+  assert data.with_buckets(dataset, ()).train is dataset.train
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tgt_jax.data.cuts import (
 from tgt_jax.data.datasets import DATASETS, arrays
 from tgt_jax.data.embedded import embedded
 from tgt_jax.data.joins import stack_batches, zip_batches
-from tgt_jax.data.lengths import buckets
+from tgt_jax.data.lengths import buckets, with_buckets
 from tgt_jax.data.orders import SAMPLERS
 from tgt_jax.data.other_words import translation
 from tgt_jax.data.pipeline import evaluation_batches, iterate, training_batches
@@ -61,6 +61,7 @@ __all__ = [
   "iterate",
   "SAMPLERS",
   "buckets",
+  "with_buckets",
   # Augmentation.
   "Augmentation",
   "AUGMENTATIONS",

@@ -8,12 +8,13 @@ so all processes agree, and joined streams are padded to the longest of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tgt_jax.data.sources import Source
+from tgt_jax.data.sources import Dataset, Source
 
 MOST = 4
 
@@ -25,8 +26,8 @@ def buckets(
 
   Args:
     source: its input_shape is (L,) if it holds text.
-    chosen: at most four lengths, the last being L; by default L / 8, L / 4,
-      L / 2 and L, rounded up.
+    chosen: at most four lengths, the last being L; by default the source's
+      own, or else L / 8, L / 4, L / 2 and L, rounded up.
 
   Returns:
     The lengths; None for a source of images, which have one shape.
@@ -39,6 +40,7 @@ def buckets(
       raise ValueError(f"{source.name} holds images: buckets are for text")
     return None
   (full,) = source.input_shape
+  chosen = source.text.buckets if chosen is None else chosen
   if chosen is None:
     return tuple(sorted({-(-full // part) for part in (8, 4, 2, 1)}))
   found = tuple(chosen)
@@ -49,6 +51,28 @@ def buckets(
       f" end with {full}, got {found}"
     )
   return found
+
+
+def with_buckets(dataset: Dataset, chosen: Sequence[int]) -> Dataset:
+  """Returns texts whose batches have these lengths, see `buckets`.
+
+  Args:
+    dataset: of texts; images are left as they are.
+    chosen: the lengths; () for those by default.
+  """
+
+  def change(source: Source) -> Source:
+    if source.text is None or not chosen:
+      return source
+    text = source.text._replace(buckets=buckets(source, chosen))
+    return dataclasses.replace(source, text=text)
+
+  return Dataset(
+    train=change(dataset.train),
+    test=change(dataset.test),
+    train_full=change(dataset.train_full),
+    others={name: change(split) for name, split in dataset.others.items()},
+  )
 
 
 def bucket(lengths: np.ndarray, choices: Sequence[int]) -> int:

@@ -33,11 +33,13 @@ class Text(NamedTuple):
     lengths: int32 [N], token ids of each example, the rest being padding.
     pad_id: the id of padding.
     tokenizer: made the ids and turns them back into text.
+    buckets: lengths of its batches; see `lengths.buckets`.
   """
 
   lengths: np.ndarray
   pad_id: int
   tokenizer: Tokenizer
+  buckets: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
