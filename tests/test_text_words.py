@@ -26,6 +26,7 @@ from tgt_jax import (
   trees,
   weights,
 )
+from tgt_jax.data import tokenizer
 
 pytest.importorskip("tokenizers")
 
@@ -141,6 +142,49 @@ def test_weights_of_another_vocabulary_are_named_first(tmp_path):
   with pytest.raises(ValueError, match="has 120 tokens, 'bert' 99: its words"):
     train.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_weights_know_their_words(tmp_path):
+  """Rows of as many other words fit, and stand for nothing."""
+  config = settings()
+  words = splits.load_sets(settings_lib.checked(config)).full.text.tokenizer
+  path = _converted(tmp_path / "w.safetensors")
+  config["labeler_weights"] = path
+  tree, card = weights.load_converted(path)
+
+  def knows(said: str) -> None:
+    changed = dataclasses.replace(card, words=said)
+    weights.save_converted(path, tree, changed)
+
+  for said in ("", words.words):  # Files of old do not say.
+    knows(said)
+    splits.load_sets(settings_lib.checked(config))
+  pieces = sorted(words.backend.get_vocab())[::-1]
+  others = tokenizer.of_pieces(pieces)
+  assert others.vocab_size == words.vocab_size
+  knows(others.words)
+  with pytest.raises(ValueError, match="knows other words than the tokenizer"):
+    splits.load_sets(settings_lib.checked(config))
+
+
+def test_weights_do_not_know_a_vocabulary_made_for_the_data(tmp_path):
+  folder = tmp_path / "SST-2"
+  folder.mkdir()
+  lines = ["sentence\tlabel", "a good film\t1", "a bad film\t0"]
+  for name in ("train.tsv", "dev.tsv"):
+    (folder / name).write_text("\n".join(lines) + "\n")
+  config = settings()
+  config["data"] = {
+    "name": "glue",
+    "task": "sst2",
+    "data_dir": str(tmp_path),
+    "tokenizer": "",
+    "max_length": 48,
+  }
+  splits.load_sets(settings_lib.checked(config))
+  config["labeler_weights"] = _converted(tmp_path / "w.safetensors")
+  with pytest.raises(ValueError, match="was trained on the data, as data.tok"):
+    splits.load_sets(settings_lib.checked(config))
 
 
 @pytest.mark.parametrize(

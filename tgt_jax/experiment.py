@@ -83,9 +83,11 @@ def claim_workdir(
     train_ids: see `splits.Sets.ids_hash`.
 
   Raises:
-    ValueError: the folder belongs to a run of another config; lists the keys.
+    ValueError: the folder belongs to a run of another config, or of other
+      files under the same names; lists which.
   """
   path = workdir / CONFIG
+  held = plan.student_files(config)
   now = json.loads(json.dumps(config))
   if distributed.is_main_process() and not path.exists():
     workdir.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,7 @@ def claim_workdir(
       "config": now,
       "fingerprint": plan.fingerprint(now),
       "train_ids": train_ids,
+      "student_files": held,
       "versions": results_lib.package_versions(),
       "commit": _commit(),
       "command": command_line(),
@@ -101,7 +104,14 @@ def claim_workdir(
     files.write_json(path, record)
   # Always: whoever comes late finds the file, and must wait all the same.
   distributed.barrier("config is written")
-  lines = _differences(read_config(workdir)["config"], now)
+  found = read_config(workdir)
+  lines = _differences(found["config"], now)
+  before = found.get("student_files", held)  # Runs of old do not say.
+  lines += [
+    f"{name} holds something else than when the run began"
+    for name, digest in held.items()
+    if before.get(name, digest) != digest
+  ]
   if lines:
     shown = "; ".join(lines[:6]) + ("; ..." if len(lines) > 6 else "")
     raise ValueError(

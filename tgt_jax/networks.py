@@ -38,11 +38,9 @@ def _translated(
 ) -> Network:
   @functools.cache
   def translation() -> Callable[[np.ndarray], np.ndarray]:
-    dataset = registry.build(
-      data.DATASETS, json.loads(data_spec), family="data set"
-    )
-    ours = dataset.train.text.tokenizer
-    return data.translation(ours, data.load_tokenizer(path), length)
+    text = data.loaded(json.loads(data_spec)).train.text
+    assert text is not None
+    return data.translation(text.tokenizer, data.load_tokenizer(path), length)
 
   # Read where it is used: a config is built without data.
   return models.with_translation(made, lambda ids: translation()(ids), length)

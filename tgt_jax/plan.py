@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgt_jax import build, networks, settings, weights
+from tgt_jax import build, data, networks, settings, weights
 from tgt_jax.types import Method
 
 
@@ -60,6 +60,28 @@ def _made_of(section: dict[str, Any], path: str, *data_and_others: Any) -> Any:
   return *trained, *([weights.sha256_of(path)] if path else [])
 
 
+def _words(spec: dict[str, Any]) -> list[str]:
+  """What the tokenizer of a network holds, where it has one of its own."""
+  path = spec.get("tokenizer")
+  return [data.load_tokenizer(path).fingerprint] if path else []
+
+
+def student_files(config: settings.Config) -> dict[str, str]:
+  """What the files hold that students begin with and read by, by their paths.
+
+  Args:
+    config: the experiment.
+  """
+  found = {}
+  for name in config["arms"]:
+    arm = settings.arm_config(config, name)
+    if path := arm["student_weights"]:
+      found[path] = weights.sha256_of(path)
+    for digest in _words(arm["student"]):
+      found[arm["student"]["tokenizer"]] = digest
+  return found
+
+
 def parts(
   config: settings.Config, sources: Any, counts: np.ndarray
 ) -> list[Part]:
@@ -101,6 +123,7 @@ def parts(
           seed,
           *_made_of(section, path, source.fingerprint, seen),
           *read,
+          *_words(config["labeler"]),
         ),
         path,
         config["labeler"],
@@ -120,7 +143,12 @@ def encoder(config: settings.Config) -> Part:
     build.encoder_method(config),
     "student",
     {"source": "train", "steps": 0, "batch_size": 1},
-    fingerprint(spec, config["seed"], weights.sha256_of(path) if path else ""),
+    fingerprint(
+      spec,
+      config["seed"],
+      weights.sha256_of(path) if path else "",
+      *_words(spec),
+    ),
     path,
     spec,
   )
@@ -174,6 +202,7 @@ def _assistants(
       config["seed"],
       *_made_of(section, files[number], source.fingerprint),
       made,
+      *_words(spec),
     )
     method = build.assistant_method(mine, number, counts)
     name = f"assistant-{number}"

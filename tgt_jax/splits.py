@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,10 @@ import numpy as np
 from tgt_jax import (
   data,
   longtail,
-  registry,
   results as results_lib,
   scoring,
   settings,
+  weights,
 )
 
 
@@ -71,10 +72,7 @@ def load_sets(config: settings.Config) -> Sets:
   Raises:
     ValueError: the data are not what the config says.
   """
-  dataset = data.with_buckets(
-    registry.build(data.DATASETS, config["data"], family="data set"),
-    config["buckets"],
-  )
+  dataset = data.with_buckets(data.load(config["data"]), config["buckets"])
   full, ids_hash = dataset.train_full, ""
   shape, classes = tuple(config["input_shape"]), config["num_classes"]
   if full.input_shape != shape or full.num_classes != classes:
@@ -93,6 +91,12 @@ def load_sets(config: settings.Config) -> Sets:
   _check_columns(config["columns"], dataset)
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
+    if len(train) < len(full):
+      raise ValueError(
+        f"long_tail cuts {full.name} to its own classes' sizes, and config.data"
+        f" has already cut it to {len(train)} of {len(full)} examples: leave"
+        " one of the two out"
+      )
     train, ids_hash = data.long_tail(
       full,
       profile=tail["profile"],
@@ -193,16 +197,23 @@ def _check_networks(config: settings.Config, name: str, tokenizer: Any) -> None:
     tokenizer: of the data, for what has none of its own.
 
   Raises:
-    FileNotFoundError: there is no tokenizer at a path.
-    ValueError: its ids are not those that the network expects.
+    FileNotFoundError: there is no tokenizer at a path, or no weights.
+    ValueError: its ids are not those that the network expects, or stand for
+      other words than the rows of its weights.
   """
-  found = [("", "assistants", spec) for spec in config["assistants"]]
+  files = config["assistant_weights"] or ("",) * len(config["assistants"])
+  found = [
+    ("", "assistants", spec, file)
+    for spec, file in zip(config["assistants"], files, strict=False)
+  ]
   shared = ("generator", "encoder", "labeler")
-  found += [("", section, config[section]) for section in shared]
+  found += [("", s, config[s], config[f"{s}_weights"]) for s in shared]
   for arm in config["arms"]:
-    mine = settings.arm_config(config, arm)
-    found += [(f"arms.{arm}.", s, mine[s]) for s in ("student", "method")]
-  for path, section, spec in found:
+    mine, path = settings.arm_config(config, arm), f"arms.{arm}."
+    found.append((path, "student", mine["student"], mine["student_weights"]))
+    found.append((path, "method", mine["method"], ""))
+  known = functools.cache(lambda file: weights.load_converted(file)[1].words)
+  for path, section, spec, file in found:
     takes = settings.word_arguments(config, section, spec)
     said = {key: spec.get(key, default) for key, default in takes.items()}
     own = spec.get("tokenizer")
@@ -212,3 +223,32 @@ def _check_networks(config: settings.Config, name: str, tokenizer: Any) -> None:
       words,
       {key: value for key, value in said.items() if value is not None},
     )
+    if file and takes:
+      made_here = not own and config["data"].get("tokenizer") == ""
+      _check_words(file, known(file), own or name, words.words, made_here)
+
+
+def _check_words(
+  file: str, known: str, name: str, words: str, made_here: bool
+) -> None:
+  """Raises `ValueError` where the rows of weights stand for other words.
+
+  Args:
+    file: converted weights.
+    known: `WeightsCard.words` of them.
+    name: of the tokenizer, for the message.
+    words: its `Tokenizer.words`.
+    made_here: whether it was trained on the data just now.
+  """
+  if known == words or not (known or made_here):
+    return
+  reason = (
+    "which was trained on the data, as data.tokenizer is empty"
+    if made_here
+    else "although they are as many"
+  )
+  raise ValueError(
+    f"{file} knows other words than the tokenizer of {name}, {reason}: name the"
+    " tokenizer of these weights, or take the rows of other words: python -m"
+    " tgt_jax.weights words"
+  )

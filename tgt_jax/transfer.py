@@ -32,7 +32,6 @@ from tgt_jax import (
   fit,
   measures,
   networks,
-  registry,
   results as results_lib,
   scoring,
   settings,
@@ -291,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
         f'--data: expected a JSON object such as {{"name": "digits"}}, got'
         f" {options.data}"
       )
-    dataset = registry.build(data.DATASETS, spec, family="data set")
+    dataset = data.load(spec)
     rows = transfer(options.workdir, dataset, train_size=options.train_size)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)

@@ -50,7 +50,6 @@ def test_bert_by_hand(tmp_path):
   tokenizer = lib.load(_bert(tmp_path))
   assert (tokenizer.pad_id, tokenizer.unk_id) == (0, 1)
   assert (tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (2, 3, 4)
-  assert (tokenizer.bos_id, tokenizer.eos_id) == (2, 3)
   assert tokenizer.vocab_size == 15
   ragged = tokenizer.encode(
     ["A  DOG sees cats.", "running zebra", "É"], max_length=16
@@ -72,11 +71,29 @@ def test_roberta_by_hand(tmp_path):
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id) == (0, 1, 2)
     assert tokenizer.mask_id == vocab["<mask>"]
     dog, cat = vocab["dog"], vocab["Ġcat"]
-    rows = _rows(tokenizer.encode(["dog cat", "dog <mask>"], max_length=8))
+    texts = ["dog cat", "dog <mask>"]
+    rows = _rows(tokenizer.encode(texts, max_length=8, symbols=True))
     # The mask takes the space before it along.
     assert rows == [[0, dog, cat, 2], [0, dog, vocab["<mask>"], 2]]
     pair = tokenizer.encode(["dog"], ["dog cat"], max_length=9)
     assert _rows(pair) == [[0, dog, 2, 2, dog, cat, 2]]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_symbols_that_somebody_wrote_are_text(kind):
+  texts = ["[SEP] a [PAD] [MASK]", "<s>a</s> <pad> <mask>"]
+  tokenizer = lib.train([*_SENTENCES, *texts], kind=kind, vocab_size=400)
+  rows = tokenizer.encode([*texts, "a"], [*texts[::-1], "a"], max_length=90)
+  frame = _rows(rows)[-1]
+  symbols = {*tokenizer.frame_ids, tokenizer.mask_id}
+  for row in _rows(rows)[:2]:
+    assert [i for i in row if i in symbols] == [
+      i for i in frame if i in symbols
+    ]
+  # What is hidden in a text that is read again stays so.
+  own = "[MASK]" if kind == "wordpiece" else "<mask>"
+  (row,) = _rows(tokenizer.encode([f"a {own}"], max_length=9, symbols=True))
+  assert tokenizer.mask_id in row
 
 
 @pytest.mark.parametrize("longest", ["first", "second"])
@@ -130,6 +147,17 @@ def test_decode(tmp_path):
   bytes_ = lib.load(tmp_path / "vocab.json")
   ragged = bytes_.encode(["dog cat über"], ["dog"], max_length=30)
   assert bytes_.decode(ragged.flat[None]) == ["dog cat über / dog"]
+
+
+def test_words_are_those_of_any_file(tmp_path):
+  tokenizer = lib.load(_bert(tmp_path))
+  tokenizer.save(tmp_path / "tokenizer.json")
+  again = lib.load(tmp_path / "tokenizer.json")
+  assert again.words == tokenizer.words
+  pieces = sorted(tokenizer.backend.get_vocab())
+  other = lib.of_pieces(pieces)
+  assert other.vocab_size == tokenizer.vocab_size
+  assert other.words != tokenizer.words
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
@@ -246,7 +274,7 @@ def test_as_transformers_does(tmp_path, family):
       expected = theirs(
         first, pairs, truncation="longest_first", max_length=max_length
       )["input_ids"]
-      found = ours.encode(first, pairs, max_length=max_length)
+      found = ours.encode(first, pairs, max_length=max_length, symbols=True)
       assert _rows(found) == expected
   assert ours.pad_id == theirs.pad_token_id
   assert ours.mask_id == theirs.mask_token_id

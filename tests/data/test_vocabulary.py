@@ -54,6 +54,23 @@ def test_other_words_are_spelled_in_letters(words, tmp_path):
   )
 
 
+def test_symbols_wherever_the_library_keeps_them(words):
+  """A frame inside a sequence of processors, a token of the user's table."""
+  document = json.loads(words.backend.to_str())
+  frame = document["post_processor"]
+  document["post_processor"] = {"type": "Sequence", "processors": [frame]}
+  backend = type(words.backend).from_str(json.dumps(document))
+  backend.add_special_tokens(["[E1]"])
+  found = tokenizer_lib.wrap(backend, what="test")
+  used = found.encode(["the film"], max_length=10).flat
+  small = vocabulary.restrict(found, used.tolist())
+  ids = small.encode(["the film"], ["the film"], max_length=20).flat
+  assert strings(small, ids) == [
+    *("[CLS]", "the", "film", "[SEP]", "the", "film", "[SEP]")
+  ]
+  assert small.backend.token_to_id("[E1]") == small.vocab_size - 1
+
+
 def test_pieces_made_of_others_are_refused():
   merged = tokenizer_lib.train(
     ["a text", "another"], kind="bpe", vocab_size=300

@@ -14,7 +14,7 @@ from tgt_jax.data.cuts import (
   long_tail_counts,
   split_off,
 )
-from tgt_jax.data.datasets import DATASETS, arrays
+from tgt_jax.data.datasets import DATASETS, arrays, load, loaded
 from tgt_jax.data.embedded import embedded
 from tgt_jax.data.joins import stack_batches, zip_batches
 from tgt_jax.data.lengths import buckets, with_buckets
@@ -35,6 +35,8 @@ __all__ = [
   "Source",
   "Dataset",
   "DATASETS",
+  "load",
+  "loaded",
   "arrays",
   "from_arrays",
   # Text.

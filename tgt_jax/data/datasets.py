@@ -2,15 +2,16 @@
 """The data sets by name.
 
 Each factory takes plain keyword arguments and returns a `Dataset`, so that
-`registry.build(DATASETS, {"name": "cifar10", "data_dir": ...},
-family="dataset")` is all a config needs.
+`load({"name": "cifar10", "data_dir": ...})` is all a config needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tgt_jax import registry
 from tgt_jax.data import (
   cifar,
   cifar_test,
@@ -32,6 +33,33 @@ from tgt_jax.data import (
   tones,
   topics,
 )
+
+_LATEST: dict[str, sources.Dataset] = {}
+
+
+def load(spec: Mapping[str, Any]) -> sources.Dataset:
+  """Reads the data set of a spec, and keeps it for `loaded`.
+
+  Args:
+    spec: `{"name": a key of DATASETS, **arguments}`.
+
+  Raises:
+    ValueError: an unknown name or argument, or what the factory raises.
+  """
+  found = registry.build(DATASETS, spec, family="data set")
+  _LATEST.clear()
+  _LATEST[_key(spec)] = found
+  return found
+
+
+def loaded(spec: Mapping[str, Any]) -> sources.Dataset:
+  """The data set of a spec as it was read last, or else read now."""
+  key = _key(spec)
+  return _LATEST[key] if key in _LATEST else load(spec)
+
+
+def _key(spec: Mapping[str, Any]) -> str:
+  return json.dumps(dict(spec), sort_keys=True, default=str)
 
 
 def digits(*, test_fraction: float = 0.3, seed: int = 0) -> sources.Dataset:

@@ -34,7 +34,8 @@ def translation(
       some = [parts[place] for place in places]
       texts = [one[0] if one else "" for one in some]
       pairs = [" ".join(one[1:]) for one in some] if is_pair else None
-      rows = theirs.encode(texts, pairs, max_length=length)
+      # What was hidden stays so.
+      rows = theirs.encode(texts, pairs, max_length=length, symbols=True)
       inside = np.arange(length)[None] < rows.lengths[:, None]
       written = np.full((len(places), length), theirs.pad_id, np.int32)
       written[inside] = rows.flat

@@ -10,8 +10,7 @@ on the spot. Nothing is downloaded.
   vocab.json + merges.txt    RoBERTa and BART: byte-level BPE
 
 The symbols that frame a text have two families of names: [CLS] a [SEP] b [SEP]
-and <s> a </s></s> b </s>. Fields are named after the first; `bos_id` and
-`eos_id` are the same ids by the names of the second.
+and <s> a </s></s> b </s>. Fields are named after the first.
 """
 
 from __future__ import annotations
@@ -76,8 +75,9 @@ class Tokenizer:
     backend: the `tokenizers.Tokenizer`.
     pad_id: fills a row up.
     unk_id: stands for what the vocabulary cannot spell; None if it can all.
-    cls_id: opens a text; None where the vocabulary has no such symbol.
-    sep_id: closes a text, and stands between two.
+    cls_id: opens a text; None where the vocabulary has no such symbol. RoBERTa
+      and BART call it "bos".
+    sep_id: closes a text, and stands between two; there "eos".
     mask_id: stands for a hidden token.
   """
 
@@ -87,16 +87,6 @@ class Tokenizer:
   cls_id: int | None
   sep_id: int | None
   mask_id: int | None
-
-  @property
-  def bos_id(self) -> int | None:
-    """`cls_id` as RoBERTa and BART call it."""
-    return self.cls_id
-
-  @property
-  def eos_id(self) -> int | None:
-    """`sep_id` as RoBERTa and BART call it."""
-    return self.sep_id
 
   @property
   def frame_ids(self) -> tuple[int, ...]:
@@ -114,6 +104,13 @@ class Tokenizer:
     """SHA-256 of the JSON document."""
     return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
+  @property
+  def words(self) -> str:
+    """SHA-256 of the tokens in order, whatever file they come from."""
+    numbers = self.backend.get_vocab()
+    pairs = sorted((number, token) for token, number in numbers.items())
+    return hashlib.sha256(repr(pairs).encode()).hexdigest()
+
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes a `tokenizer.json`, which `load` reads."""
     text = self.backend.to_str(pretty=True)
@@ -125,6 +122,7 @@ class Tokenizer:
     pairs: Sequence[str] | None = None,
     *,
     max_length: int,
+    symbols: bool = False,
   ) -> Ragged:
     """Returns the token ids of texts or of pairs of texts, framed.
 
@@ -133,6 +131,9 @@ class Tokenizer:
       pairs: N second texts, or None.
       max_length: ids of a row at most, the frame included. What is too long
         loses tokens at its end; of a pair, the longer text does.
+      symbols: whether "[SEP]" in a text is the symbol. In data it is what
+        somebody wrote, and letters like others (transformers takes it for the
+        symbol by default).
 
     Raises:
       ValueError: another number of pairs than of texts, or a length that
@@ -150,6 +151,7 @@ class Tokenizer:
     if pairs is not None:
       items = list(zip(texts, pairs, strict=True))
     rows: list[np.ndarray] = []
+    self.backend.encode_special_tokens = not symbols
     self.backend.enable_truncation(max_length, strategy="longest_first")
     try:
       for start in range(0, len(items), _CHUNK):
@@ -321,7 +323,8 @@ def train(
     texts: what to learn from.
     kind: "wordpiece" (lower case, [CLS] a [SEP]) or "bpe" (byte-level,
       <s> a </s>).
-    vocab_size: tokens at most, symbols and single characters included.
+    vocab_size: tokens at most; symbols and single characters are among them,
+      and kept where they are more.
 
   Raises:
     ImportError: the extra `text` is not installed.

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tgt_jax import registry
 from tgt_jax.data import tokenizer as tokenizer_lib
-from tgt_jax.data.datasets import DATASETS
+from tgt_jax.data.datasets import load
 from tgt_jax.data.tokenizer import Tokenizer
 
 
@@ -52,19 +51,29 @@ def restrict(words: Tokenizer, used: Iterable[int]) -> Tokenizer:
     or token in symbols
     or len(token.removeprefix("##")) == 1
   ]
+  kept += sorted(symbols - set(vocabulary))  # Of the library's own table.
   number = {token: new for new, token in enumerate(kept)}
   document["model"]["vocab"] = number
   for token in document["added_tokens"]:
     token["id"] = number[token["content"]]
   _renumber(document["post_processor"], number)
   backend = type(words.backend).from_str(json.dumps(document))
-  return tokenizer_lib.wrap(backend, what="tokenizer")
+  found = tokenizer_lib.wrap(backend, what="tokenizer")
+  framed = found.encode(["a"], ["a"], max_length=64).flat
+  if framed.max() >= found.vocab_size:
+    raise ValueError(
+      "the tokenizer frames a text with ids that its vocabulary does not have:"
+      f" {framed.tolist()} of {found.vocab_size} tokens"
+    )
+  return found
 
 
 def _renumber(processor: Any, number: dict[str, int]) -> None:
   """Gives the symbols around a text their new ids."""
   if not processor:
     return
+  for inner in processor.get("processors", ()):
+    _renumber(inner, number)
   for symbol in processor.get("special_tokens", {}).values():
     symbol["ids"] = [number[token] for token in symbol["tokens"]]
   for name in ("sep", "cls"):  # Of BERT's own processor.
@@ -88,7 +97,7 @@ def main() -> None:
   try:
     words = tokenizer_lib.load(args.tokenizer)
     spec = {**json.loads(args.data), "tokenizer": args.tokenizer}
-    source = registry.build(DATASETS, spec, family="data set").train_full
+    source = load(spec).train_full
     ids = source.read(np.arange(len(source)))
     small = restrict(words, np.unique(ids).tolist())
     small.save(args.out)

@@ -54,6 +54,8 @@ class WeightsCard:
     notes: what else a user should know.
     class_names: of the classifier, in the order of its outputs; () where the
       public file says none.
+    words: of a text model, `Tokenizer.words` of the tokens that its rows stand
+      for; "" where the public file came without a tokenizer.
   """
 
   name: str
@@ -66,6 +68,7 @@ class WeightsCard:
   preprocessing: Preprocessing | None = None
   notes: str = ""
   class_names: tuple[str, ...] = ()
+  words: str = ""
 
 
 def card_to_json(card: WeightsCard) -> str:

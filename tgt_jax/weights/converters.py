@@ -32,6 +32,7 @@ from tgt_jax.weights.tables import (
   resnets,
   text,
 )
+from tgt_jax.weights.words import words_beside
 
 # The number of a layer in the names of transformers.
 _LAYER = re.compile(r"(\blayers?[._])(\d+)(?=[./])")
@@ -154,9 +155,16 @@ def convert_file(
   converter = find(name)
   spec = {**converter.model, **arguments}
   if layers:
-    spec["num_layers"] = len(layers)
+    factory = registry.resolve(
+      FAMILIES[converter.family], spec["name"], family=converter.family
+    )
+    depths = ("num_layers", "num_decoder_layers")
+    spec |= {d: len(layers) for d in depths if registry.takes(factory, d)}
   model = build_model(converter.family, spec, converter.preprocessing)
-  template = _template(model, converter.input_shape)
+  shape = converter.input_shape
+  if len(shape) == 1:  # A model for shorter texts has the same arrays.
+    shape = (min(shape[0], spec.get("max_positions", shape[0])),)
+  template = _template(model, shape)
   arrays: Mapping[str, np.ndarray] = readers.read_arrays(path)
   if layers:
     arrays = take_layers(arrays, layers)
@@ -167,7 +175,7 @@ def convert_file(
     name=name,
     family=converter.family,
     model=spec,
-    input_shape=converter.input_shape,
+    input_shape=shape,
     source=pathlib.Path(path).name,
     sha256=readers.sha256_of(path),
     licence=converter.licence,
@@ -175,6 +183,7 @@ def convert_file(
     notes=converter.notes
     + (f"; layers {', '.join(map(str, layers))}" if layers else ""),
     class_names=_class_names(pathlib.Path(path)),
+    words=words_beside(pathlib.Path(path), tree),
   )
   return tree, card
 

@@ -18,6 +18,31 @@ TABLE = re.compile(r"(^|/)((word|tokens)/embedding|logits_bias)$")
 _IDS = ("pad_id", "cls_id", "sep_id", "mask_id")
 
 
+def words_beside(path: pathlib.Path, tree: Any) -> str:
+  """Returns `Tokenizer.words` of the tokenizer beside a public file.
+
+  Args:
+    path: the file, or its folder.
+    tree: what it was converted to.
+
+  Returns:
+    "" for a model without a table of words, where there is no tokenizer (or no
+    library for it), or one of more tokens than the table has rows.
+  """
+  flat = trees.flatten_names(tree)
+  rows = [len(array) for name, array in flat.items() if TABLE.search(name)]
+  folder = path if path.is_dir() else path.parent
+  # Of a TensorFlow module it lies beside the folder of the variables.
+  places = (folder, folder.parent)[: 1 + (folder.name == "variables")]
+  for place in places if rows else ():
+    try:
+      found = data.load_tokenizer(place)
+    except (FileNotFoundError, ImportError):
+      continue
+    return found.words if found.vocab_size <= rows[0] else ""
+  return ""
+
+
 def change_words(
   path: str | pathlib.Path,
   old: data.Tokenizer,
@@ -43,6 +68,11 @@ def change_words(
   found = {name: array for name, array in flat.items() if TABLE.search(name)}
   if not found:
     raise ValueError(f"{path}: {card.model['name']} has no table of words")
+  if card.words not in ("", old.words):
+    raise ValueError(
+      f"{path}: the old tokenizer is not the one these weights know; it lay"
+      " beside the public file"
+    )
   known = old.backend.get_vocab()
   rows = np.full(new.vocab_size, -1)
   for token, number in new.backend.get_vocab().items():
@@ -66,6 +96,9 @@ def change_words(
   }
   spec = {**card.model, **ids, "vocab_size": new.vocab_size}
   changed = dataclasses.replace(
-    card, model=spec, notes=f"{card.notes}; words of another tokenizer"
+    card,
+    model=spec,
+    words=new.words,
+    notes=f"{card.notes}; words of another tokenizer",
   )
   return trees.unflatten_names(flat), changed, int(np.sum(rows < 0))
