@@ -169,6 +169,26 @@ class TestOtherWords:
       train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
+  def test_other_words_under_the_same_name_are_another_run(
+    self, words, tmp_path
+  ):
+    config = settings_lib.checked(self.config(words, "tgt_random"))
+    config["labeler"] = config["student"]
+    sets = splits.load_sets(config)
+    made = lambda: [
+      part.fingerprint for part in plan.parts(config, sets, sets.counts)
+    ]
+    before = made()
+    assert made() == before
+    experiment.claim_workdir(tmp_path / "run", config, "")
+    experiment.claim_workdir(tmp_path / "run", config, "")
+    texts = sentences.make(100, seed=4, split="train").texts
+    tokenizer.train(texts, kind="bpe", vocab_size=400).save(words)
+    after = made()
+    assert after[0] == before[0] and after[1] != before[1]  # The labeler.
+    with pytest.raises(ValueError, match="tokenizer.json holds something else"):
+      experiment.claim_workdir(tmp_path / "run", config, "")
+
   def test_words_that_do_not_fit_the_network(self, words, tmp_path):
     config = self.config(words, "tgt_random")
     config["student"]["vocab_size"] = 399

@@ -179,6 +179,16 @@ def test_bart(kind: str, tmp_path: pathlib.Path) -> None:
   states = loaded.model.encode(loaded.params, {}, x)
   assert oracle.difference(states, want) < 1e-4
   assert not np.any(loaded.params["logits_bias"])
+  halved, card = weights.convert_file(
+    tmp_path / "model.safetensors", "bart_base", arguments, layers=(1,)
+  )
+  assert card.model["num_layers"] == card.model["num_decoder_layers"] == 1
+  for part in ("encoder", "decoder"):
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      halved["params"][f"{part}_layer_0"],
+      tree["params"][f"{part}_layer_1"],
+    )
   if kind != "Model":
     written = converters.export_file(out, "bart_base")
     model.load_state_dict(

@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     text = _run(args)
-  except (ImportError, OSError, ValueError) as error:
+  except (ImportError, OSError, TypeError, ValueError) as error:
     parser.exit(2, f"{parser.prog}: error: {error}\n")
   sys.stdout.write(text + "\n")
 
