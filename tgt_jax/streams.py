@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tgt_jax import build, data, distributed, reading, registry, settings
 from tgt_jax.experiment import Experiment
@@ -38,59 +38,78 @@ def _chain(source: data.Source, specs: Sequence[Any]) -> list[Any]:
   ]
 
 
+class _Stream(NamedTuple):
+  """Where the examples of a stream come from.
+
+  Attributes:
+    source: name of the split.
+    sampler: of its order.
+    number: sets its order apart from that of the seed's other streams.
+    specs: augmentations.
+    strong: augmentations of a second view.
+    ratio: of its examples to those of the batch.
+  """
+
+  source: str
+  sampler: str
+  number: int
+  specs: Sequence[Any] = ()
+  strong: Sequence[Any] = ()
+  ratio: int = 1
+
+
+def _streams(arm: build.Arm) -> dict[str, _Stream]:
+  """The streams that an arm's batches are joined of, by their names."""
+  train, starts = arm.config["training"], arm.config["starts"]
+  augment, strong = arm.config["augment"], starts["strong"]
+  separate = starts["source"] != "batch"
+  own = () if separate else strong
+  found = {"": _Stream("train", train["sampler"], 0, augment, own)}
+  if separate:
+    specs = augment if starts["augment"] else ()
+    source, sampler = starts["source"], starts["sampler"]
+    # Start points have an order of their own.
+    found["starts"] = _Stream(
+      source, sampler, 1, specs, strong, starts["ratio"]
+    )
+  if arm.feedback:
+    found["feedback"] = _Stream("feedback", "natural", 1)
+  return found
+
+
 def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
   """One seed's training batches, start points included."""
-  config, sets = arm.config, experiment.sets
-  train, starts = config["training"], config["starts"]
-  separate = starts["source"] != "batch"
-  reads = config["student_reads"]
+  config, train = arm.config, arm.config["training"]
+  reads, streams = config["student_reads"], _streams(arm)
+  size = lambda stream: stream.ratio * train["batch_size"]
+  window = min(
+    data.window(len(experiment.source(stream.source, reads)), size(stream))
+    for stream in streams.values()
+  )
 
-  def stream(
-    source: str,
-    sampler: str,
-    number: int,
-    specs: Sequence[Any],
-    strong: Sequence[Any],
-    ratio: int = 1,
-  ) -> Any:
-    changed = experiment.source(source, "input")
-    augment = _chain(changed, specs) if reads == "input" else []
-    views = {"strong": _chain(changed, strong)} if strong else {}
-    columns = dict(experiment.columns.get(source, {}))
+  def made(stream: _Stream) -> Any:
+    changed = experiment.source(stream.source, "input")
+    augment = _chain(changed, stream.specs) if reads == "input" else []
+    views = {"strong": _chain(changed, stream.strong)} if stream.strong else {}
+    columns = dict(experiment.columns.get(stream.source, {}))
     if augment:
       # What is not kept is asked for in the step, of what the student sees.
       kept = reading.kept_of_augmented(config)
       columns = {name: columns[name] for name in kept}
     if config["pixel_space"]:
       columns.pop("latent", None)
-    seen = experiment.source(source, reads)
     return data.training_batches(
-      seen,
-      batch_size=ratio * train["batch_size"],
-      # Start points have an order of their own.
-      seed=2 * seed + number,
+      experiment.source(stream.source, reads),
+      batch_size=size(stream),
+      seed=2 * seed + stream.number,
       num_steps=train["steps"],
-      sampler=sampler,
+      sampler=stream.sampler,
       augment=augment,
       views=views,
       columns=columns,
+      window=window,
       shard=experiment.runtime.shard,
     )
 
-  sampler, augment = train["sampler"], config["augment"]
-  strong = starts["strong"]
-  streams = {
-    "": stream("train", sampler, 0, augment, () if separate else strong)
-  }
-  if separate:
-    streams["starts"] = stream(
-      starts["source"],
-      starts["sampler"],
-      1,
-      augment if starts["augment"] else (),
-      strong,
-      starts["ratio"],
-    )
-  if arm.feedback:
-    streams["feedback"] = stream("feedback", "natural", 1, (), ())
-  return data.zip_batches(streams, pad_id=sets.train.pad_id)
+  joined = {name: made(stream) for name, stream in streams.items()}
+  return data.zip_batches(joined, pad_id=experiment.sets.train.pad_id)

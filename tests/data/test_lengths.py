@@ -113,7 +113,7 @@ def test_a_window_keeps_its_examples(size, batch_size, window, seed):
   moved = orders.similar_lengths(
     plain, values, batch_size=batch_size, window=window
   )
-  span = max(1, min(window, size // batch_size)) * batch_size
+  span = window * batch_size
   for index in range(4):
     start, stop = index * span, (index + 1) * span
     before, after = plain(start, stop), moved(start, stop)
@@ -232,6 +232,27 @@ def test_evaluation_pads_by_rows_that_hold_tokens(sort):
   ]
   joined = {k: np.concatenate([p[k] for p in parts]) for k in last}
   _assert_equal(joined, last)
+
+
+def test_joined_streams_have_their_long_batches_together():
+  """A small stream, a large one, and one of larger batches."""
+  shapes = ((2500, 12), (90, 12), (2500, 48))
+  sources = [_source(size, seed=size) for size, _ in shapes]
+  window = min(data.window(*shape) for shape in shapes)
+  assert window == 7  # 90 // 12.
+  streams = [
+    _train(source, seed=i, batch_size=batch_size, window=window)
+    for i, (source, (_, batch_size)) in enumerate(
+      zip(sources, shapes, strict=True)
+    )
+  ]
+  sizes = np.array(
+    [[s[i]["input"].shape[1] for i in range(56)] for s in streams]
+  )
+  assert np.mean(sizes == sizes[:1]) > 0.8
+  apart = _train(sources[0], batch_size=12)
+  other = np.array([apart[i]["input"].shape[1] for i in range(56)])
+  assert np.mean(other == sizes[1]) < 0.6
 
 
 def test_joined_streams_share_a_length():

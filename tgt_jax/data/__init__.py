@@ -18,7 +18,7 @@ from tgt_jax.data.datasets import DATASETS, arrays, load, loaded
 from tgt_jax.data.embedded import embedded
 from tgt_jax.data.joins import stack_batches, zip_batches
 from tgt_jax.data.lengths import buckets, with_buckets
-from tgt_jax.data.orders import SAMPLERS
+from tgt_jax.data.orders import SAMPLERS, window
 from tgt_jax.data.other_words import translation
 from tgt_jax.data.pipeline import evaluation_batches, iterate, training_batches
 from tgt_jax.data.sources import Dataset, Source, Text, from_arrays, subset
@@ -62,6 +62,7 @@ __all__ = [
   "stack_batches",
   "iterate",
   "SAMPLERS",
+  "window",
   "buckets",
   "with_buckets",
   # Augmentation.

@@ -81,18 +81,31 @@ SAMPLERS: dict[str, Callable[..., Order]] = {
 }
 
 
+def window(size: int, batch_size: int) -> int:
+  """Among how many batches texts are exchanged: at most an epoch, and 32.
+
+  Streams that are joined need the same, the smallest of theirs.
+
+  Args:
+    size: number of examples N.
+    batch_size: of the global batch.
+  """
+  return max(1, min(32, size // batch_size))
+
+
 def similar_lengths(
-  order: Order, lengths: np.ndarray, *, batch_size: int, window: int = 32
+  order: Order, lengths: np.ndarray, *, batch_size: int, window: int
 ) -> Order:
   """Rearranges a stream so that the texts of a batch have similar lengths.
 
   Within every `window` batches the examples are sorted by length and cut into
   batches anew, and the batches are shuffled; within a batch, examples come as
   they did in the stream. What a window holds stays the same, so an epoch still
-  shows every example once. The window is at most an epoch long.
+  shows every example once, if it is no shorter.
 
-  The shuffle is the same for every seed: streams that are zipped or stacked
-  have their short batches, and their long ones, at the same steps.
+  The shuffle is the same for every seed: streams of the same window that are
+  zipped or stacked have their short batches, and their long ones, at the same
+  steps.
 
   Args:
     order: the stream.
@@ -100,7 +113,6 @@ def similar_lengths(
     batch_size: of the global batch.
     window: batches among which examples move.
   """
-  window = max(1, min(window, len(lengths) // batch_size))
   size = window * batch_size
 
   def block(index: int) -> np.ndarray:

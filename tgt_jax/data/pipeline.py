@@ -23,9 +23,9 @@ import grain
 import numpy as np
 
 from tgt_jax import checks
-from tgt_jax.data import draws, lengths, threads
+from tgt_jax.data import draws, lengths, orders, threads
 from tgt_jax.data.augment import Augmentation
-from tgt_jax.data.orders import SAMPLERS, similar_lengths
+from tgt_jax.data.orders import SAMPLERS
 from tgt_jax.data.sources import Source
 
 _RESERVED = frozenset({"input", "label", "id", "mask"})
@@ -133,6 +133,7 @@ def training_batches(
   views: Mapping[str, Sequence[Augmentation]] | None = None,
   columns: Mapping[str, np.ndarray] | None = None,
   buckets: Sequence[int] | None = None,
+  window: int | None = None,
   shard: tuple[int, int] = (0, 1),
 ) -> grain.MapDataset:
   """Returns the batches of a run, addressed by step.
@@ -155,6 +156,8 @@ def training_batches(
       for its augmented form. Of text, columns [N, L, ...] of three axes or more
       have an entry per token, and are cut as the tokens are.
     buckets: see `lengths.buckets`; None for images.
+    window: among how many batches texts are exchanged, by default `orders.window`
+      of this stream; see there.
     shard: (index, count) of this process; it reads its block of rows of every
       global batch.
 
@@ -182,7 +185,12 @@ def training_batches(
   order = SAMPLERS[sampler](source.labels, seed=seed)
   sizes = lengths.buckets(source, buckets)
   if source.text is not None:
-    order = similar_lengths(order, source.text.lengths, batch_size=batch_size)
+    order = orders.similar_lengths(
+      order,
+      source.text.lengths,
+      batch_size=batch_size,
+      window=window or orders.window(len(source), batch_size),
+    )
 
   def batch_of_step(step: int) -> dict[str, np.ndarray]:
     everyone = order(step * batch_size, (step + 1) * batch_size)
