@@ -273,8 +273,11 @@ def test_cells_of_a_study_share_their_generator(labels):
 def test_pixel_noise_is_for_images(tmp_path):
   config = settings()
   config["arms"]["tgt_random"] = {"method": {"name": "noise_kd"}}
-  with pytest.raises(TypeError, match="floating"):
+  with pytest.raises(ValueError, match="tgt_random: noise on pixels"):
     build.abstract(config)
+  config["arms"]["tgt_random"] = {"method": {"name": "uda"}}
+  with pytest.raises(ValueError, match="tgt_random: uda compares two views"):
+    train.run(config, tmp_path / "run")
 
 
 def test_a_run_says_how_many_texts_are_cut(capsys):

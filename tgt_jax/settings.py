@@ -319,6 +319,8 @@ def _check_arms(config: Config) -> None:
       checks.one_of(data.SAMPLERS, **{f"{path}{section}.sampler": sampler})
     _augmentations(config, starts["strong"], f"{path}starts.strong")
     _check_words(mine, name)
+    if len(config["input_shape"]) == 1 and mine["student_reads"] == "input":
+      _check_text(mine, name)
     explores = mine["method"]["name"] in EXPLORING and not mine["pixel_space"]
     if explores and not mine["generator"]["name"]:
       raise ValueError(
@@ -340,6 +342,21 @@ def _check_words(mine: Config, name: str) -> None:
         " mixup need networks that share the generator's words. Use random"
         " exploration, or such a network"
       )
+
+
+def _check_text(mine: Config, name: str) -> None:
+  """Raises where an arm would do to token ids what is done to pixels."""
+  method = mine["method"]["name"]
+  if method == "noise_kd" or mine["pixel_space"]:
+    raise ValueError(
+      f"arms.{name}: noise on pixels and pixel_space are for images; of texts"
+      " augmented_kd shows others, by config.starts.strong"
+    )
+  if method == "uda" and not mine["starts"]["strong"]:
+    raise ValueError(
+      f"arms.{name}: uda compares two views of an example, and of texts there is"
+      " only one: name augmentations in config.starts.strong"
+    )
 
 
 def _ascends(exploration: Any) -> bool:

@@ -74,12 +74,8 @@ def arms(
     },
   }
   if gradient:
-    adversary = {"name": "bert", "num_layers": 2, "width": 128, "num_heads": 2}
     found["mate_kd"] = {
-      "method": {
-        "name": "mate_kd",
-        "adversary": {**adversary, "mlp_width": 512},
-      }
+      "method": {"name": "mate_kd", "adversary": {"name": "bert_tiny"}}
     }
     found["mixup_kd"] = {"method": {"name": "mixup_kd"}}
     found["tgt_gradient"] = {

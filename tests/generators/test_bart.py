@@ -371,6 +371,12 @@ def test_turns_of_a_batch_are_the_batch():
     rtol=1e-5,
     atol=1e-6,
   )
+  keys = jax.random.split(jax.random.key(2), len(z))
+  drawing = build(rendering="sample")
+  np.testing.assert_array_equal(
+    generators.chunked(drawing, 3).render(params, state, z, texts(), keys),
+    drawing.render(params, state, z, texts(), keys),
+  )
 
 
 @pytest.mark.parametrize(
@@ -381,6 +387,7 @@ def test_turns_of_a_batch_are_the_batch():
     ({"rendering": "best"}, "rendering"),
     ({"temperature": 0.0}, "temperature"),
     ({"mask_id": V}, "mask_id"),
+    ({"top_k": V + 1}, "top_k"),
     ({"input_shape": (L + 1,)}, "input_length"),
   ],
 )

@@ -135,6 +135,7 @@ def test_each_text_draws_for_itself():
     ({"infill": -0.1}, "infill"),
     ({"delete": 1.5}, "delete"),
     ({"span": 0.0}, "span"),
+    ({"infill": 0.3, "span": 0.3}, "cannot hide a share of 0.3"),
   ],
 )
 def test_bad_arguments(options, message):

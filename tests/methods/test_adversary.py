@@ -151,6 +151,22 @@ def test_without_the_filled_text_it_is_distillation():
   )
 
 
+def test_words_of_start_points_are_hidden():
+  """More of them than the batch has, and not the batch's own."""
+  parts, frozen, batch, _ = world()
+  made = recipe(weights={"label": 0.0, "distill": 0.0})
+  state = {"student": {}, "adversary": {}}
+
+  def of(batch):
+    given = (frozen, batch, jax.random.key(0), 0)
+    return made.loss(everyone(), state, *given)[0]
+
+  half = {name: array[: B // 2] for name, array in batch.items()}
+  np.testing.assert_allclose(
+    of({**half, "starts": batch}), of(batch), rtol=1e-5
+  )
+
+
 def test_the_adversary_finds_disagreement():
   made = recipe(
     weights=dict.fromkeys(("label", "distill", "generated"), 0.0), fluency=0.0
@@ -197,7 +213,8 @@ def test_fluency_is_the_likelihood_of_the_hidden_words():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"share": 1.5}, "share"),
+    ({"share": 1.0}, "share"),
+    ({"share": 0.0}, "share"),
     ({"temperature": 0.0}, "temperature"),
     ({"fluency": -1.0}, "fluency"),
     ({"weights": {"adversary": 1.0}}, "weights"),

@@ -335,7 +335,7 @@ def bart(
   checks.one_of(RELAXATIONS, relaxation=relaxation)
   checks.one_of(RENDERINGS, rendering=rendering)
   checks.positive(temperature=temperature, num_beams=num_beams)
-  checks.non_negative(top_k=top_k)
+  checks.in_range(0, vocab_size, top_k=top_k)
   checks.in_range(
     0, vocab_size - 1, cls_id=cls_id, sep_id=sep_id, mask_id=mask_id
   )

@@ -43,7 +43,8 @@ def corrupt(
     special_ids: ids that are never touched, such as those of the start and
       the end.
     infill: expected share of the other tokens that lie in spans, in [0, 1).
-    span: mean length of a span (Poisson), > 0.
+    span: mean length of a span (Poisson), > 0, and long enough for that share:
+      at least -log(1 - infill).
     delete: probability of deletion of a token outside of spans, in [0, 1).
     stop_ids: ids that end a sentence; sentences are shuffled. Empty: none is.
 
@@ -58,6 +59,11 @@ def corrupt(
   checks.positive(span=span)
   if infill == 1.0 or delete == 1.0:
     raise ValueError("infill and delete must be below 1: nothing would be left")
+  if span < -math.log1p(-infill):
+    raise ValueError(
+      f"spans of {span} tokens cannot hide a share of {infill}, even if one"
+      f" began everywhere: span must be at least {-math.log1p(-infill):.3f}"
+    )
 
   def one(row: Array, key: Array) -> Array:
     shuffle, spans, deletions = jax.random.split(key, 3)
@@ -92,7 +98,7 @@ def _spans(free: Array, key: Array, share: float, mean: float) -> Array:
   """Which positions [L] lie in a span."""
   begin, length = jax.random.split(key)
   # Starts are a Bernoulli process: P(position not covered) = exp(-p * mean).
-  probability = min(1.0, -math.log1p(-share) / mean)
+  probability = -math.log1p(-share) / mean
   starts = free & jax.random.bernoulli(begin, probability, free.shape)
   lengths = jax.random.poisson(length, mean, free.shape)
   position = jnp.arange(free.shape[0])

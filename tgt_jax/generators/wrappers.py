@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,7 +108,7 @@ def whitened(generator: Generator) -> Generator:
 
 
 def chunked(generator: Generator, size: int) -> Generator:
-  """A generator that decodes a batch in turns of `size` examples.
+  """A generator that decodes and renders a batch `size` examples at a time.
 
   Memory is that of one turn, for the gradient too, which decodes each turn
   anew. The last turn is filled up with copies of the last example.
@@ -122,30 +122,34 @@ def chunked(generator: Generator, size: int) -> Generator:
   """
   checks.positive(size=size)
 
-  def decode(
-    params: Params,
-    model_state: ModelState,
-    z: Array,
-    x: Array | None = None,
-  ) -> Array:
-    number = z.shape[0]
-    if number <= size:
-      return generator.decode(params, model_state, z, x)
-    turns = -(-number // size)
+  def in_turns(function: Callable[..., Array]) -> Callable[..., Array]:
+    def run(
+      params: Params, model_state: ModelState, z: Array, *more: Any
+    ) -> Array:
+      number = z.shape[0]
+      if number <= size:
+        return function(params, model_state, z, *more)
+      turns = -(-number // size)
+      places = jnp.minimum(jnp.arange(turns * size), number - 1)
+      stack = lambda a: a[places].reshape(turns, size, *a.shape[1:])
 
-    def stack(array: Array) -> Array:
-      fill = [(0, turns * size - number)] + [(0, 0)] * (array.ndim - 1)
-      padded = jnp.pad(array, fill, mode="edge")
-      return padded.reshape(turns, size, *array.shape[1:])
+      @jax.checkpoint
+      def turn(rows: tuple[Any, ...]) -> Array:
+        return function(params, model_state, *rows)
 
-    @jax.checkpoint
-    def turn(pair: tuple[Array, Array | None]) -> Array:
-      return generator.decode(params, model_state, *pair)
+      made = jax.lax.map(turn, jax.tree.map(stack, (z, *more)))
+      return made.reshape(turns * size, *made.shape[2:])[:number]
 
-    made = jax.lax.map(turn, jax.tree.map(stack, (z, x)))
-    return made.reshape(turns * size, *made.shape[2:])[:number]
+    return run
 
-  return generator._replace(decode=decode)
+  decode = in_turns(generator.decode)
+  render = generator.render
+  return generator._replace(
+    decode=lambda params, model_state, z, x=None: decode(
+      params, model_state, z, x
+    ),
+    render=None if render is None else in_turns(render),
+  )
 
 
 def from_spec(

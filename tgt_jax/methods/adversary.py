@@ -131,7 +131,7 @@ def mate_kd(
 ) -> Recipe:
   """Distillation also on texts that an adversary filled in.
 
-  One step updates both: the student descends its loss on the filled text, the
+  Words are hidden in the start points. One step updates both: the student descends its loss on the filled text, the
   adversary ascends `parts.disagreement` there, through both networks.
 
   Args:
@@ -152,7 +152,8 @@ def mate_kd(
   Raises:
     ValueError: an argument out of its range.
   """
-  checks.in_range(0.0, 1.0, share=share)
+  if not 0.0 < share < 1.0:
+    raise ValueError(f"share must be in (0, 1), got {share}")
   checks.positive(temperature=temperature, vocab_size=vocab_size)
   checks.non_negative(fluency=fluency)
   words = _Words(vocab_size, pad_id, cls_id, sep_id, mask_id)
@@ -163,7 +164,8 @@ def mate_kd(
   student_loss = guided(parts, read_weights(weights), unchanged(parts))
 
   def loss(params, model_state, frozen, batch, rng, step):
-    x, mask = batch["input"], batch.get("mask")
+    points = batch.get("starts", batch)
+    x, mask = points["input"], points.get("mask")
     keys = lambda name: rng_lib.split_examples(
       rng_lib.stream(rng, name), len(x)
     )
@@ -178,7 +180,7 @@ def mate_kd(
     )
     ids, soft = gumbel_tokens(logits, keys("gumbel"), temperature=temperature)
     filled = jax.lax.stop_gradient(jnp.where(hidden, ids, x))
-    starts = {**batch, "input": filled}
+    starts = {**points, "input": filled}
     starts.pop("teacher_logits", None)  # They are those of x.
     total, aux = student_loss(
       params, model_state, frozen, {**batch, "starts": starts}, rng, step
