@@ -295,14 +295,15 @@ def test_a_student_that_equals_its_teacher_has_an_influence():
   ahead = influence.look_ahead(tx, jnp.zeros_like(words), tx.init(words), words)
   np.testing.assert_array_equal(ahead.params, words)
   # Adam's first update is rate * g / (|g| + eps).
-  np.testing.assert_allclose(ahead.pull(words), -1e6 * words, rtol=1e-6)
+  np.testing.assert_allclose(ahead.pull(words), -1e6 * words, rtol=1e-3)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("clip_norm", [None, 1e-1, 1e-3, 1e-4])
 @pytest.mark.parametrize("b2", [0.999, 0.9999])
 def test_gradients_whose_squares_are_no_numbers(b2, clip_norm):
-  """What rounding leaves of a zero: in float32 its square is nothing."""
-  sizes = [0.0, 1e-40, -1e-30, 8e-19, -4e-18, 1e-16, -1e-12, 1e-8, -0.3, 0.1]
+  """What rounding leaves of a zero: in float32 its square is nothing, before
+  the whole gradient is clipped or then."""
+  sizes = [0.0, 1e-40, -1e-30, 8e-19, -1e-16, 1e-12, -1e-10, 1e-8, -0.8, 0.6]
   grads = jnp.asarray(sizes, jnp.float32)
   words = jnp.ones_like(grads)
   tx = optax.adam(1e-2, b2=b2)
@@ -318,7 +319,7 @@ def test_gradients_whose_squares_are_no_numbers(b2, clip_norm):
     expected += exact * np.sum(slopes * exact) / np.sum(np.square(exact))
   found = ahead.pull(words)
   # Float32 against slopes that are up to 1e14 apart.
-  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
+  np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-2)
 
 
 def test_a_part_of_the_parameters_is_a_direction():

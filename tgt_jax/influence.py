@@ -39,8 +39,9 @@ from tgt_jax.types import Array, Params
 
 Outputs = Any  # A pytree of what losses read: logits, features.
 Pair = Callable[[Outputs, Outputs], Array]  # Student's, teacher's -> loss.
-# As good as zero, and its square times 1 - b2 is a number in float32 still.
-_LEAST = 1e-16
+# As good as zero beside an eps of 1e-8; clipped to a ten-thousandth, its
+# square times 1 - b2 is a number in float32 still.
+_LEAST = 1e-12
 
 
 def wide(tree: Any) -> Any:
@@ -52,6 +53,18 @@ def wide(tree: Any) -> Any:
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
   return jax.tree.map(widen, tree)
+
+
+def unseen(grads: Params) -> Params:
+  """Which elements of a gradient are nothing: zeros, and what rounding leaves.
+
+  Args:
+    grads: a tree.
+
+  Returns:
+    Booleans, shaped like `grads`; a NaN is no nothing.
+  """
+  return jax.tree.map(lambda g: jnp.abs(g) < _LEAST, grads)
 
 
 def _like(direction: Any, params: Any) -> Any:
@@ -86,8 +99,8 @@ def look_ahead(
     params: theta.
 
   Returns:
-    See `LookAhead`. u is the derivative at g, whose elements are taken to be at
-    least `_LEAST` in size: Adam divides by the root of its second moment, so
+    See `LookAhead`. u is the derivative at g, where what is `unseen` is held at
+    the size of `_LEAST`: Adam divides by the root of its second moment, so
     where it never saw a gradient (rows of words that no text had) or one whose
     square is no number (rounding of a true zero, as of attention's key biases),
     and clipping where all of g is zero, automatic differentiation finds no
@@ -99,8 +112,9 @@ def look_ahead(
     updates, _ = tx.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates)
 
-  away = lambda g: jnp.copysign(jnp.maximum(jnp.abs(g), _LEAST), g)
-  _, transposed = jax.vjp(moved, jax.tree.map(away, grads))
+  away = lambda g, none: jnp.where(none, jnp.copysign(_LEAST, g), g)
+  held = jax.tree.map(away, grads, unseen(grads))
+  _, transposed = jax.vjp(moved, held)
   pull = lambda direction: transposed(_like(direction, params))[0]
   return LookAhead(moved(grads), pull)
 

@@ -153,7 +153,7 @@ def test_without_the_filled_text_it_is_distillation():
 
 def test_words_of_start_points_are_hidden():
   """More of them than the batch has, and not the batch's own."""
-  parts, frozen, batch, _ = world()
+  _, frozen, batch, _ = world()
   made = recipe(weights={"label": 0.0, "distill": 0.0})
   state = {"student": {}, "adversary": {}}
 

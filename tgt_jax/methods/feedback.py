@@ -179,7 +179,9 @@ def _feel(
       # u is large where an optimiser saw no gradient; the batch, which has
       # none there, does not feel it, and the step would be too short.
       direction = jax.tree.map(
-        lambda u, g: jnp.where(g == 0, 0.0, u), direction, lesson.grads
+        lambda u, none: jnp.where(none, 0.0, u),
+        direction,
+        influence_lib.unseen(lesson.grads),
       )
     outputs = influence_lib.wide(lesson.heard)
     moved, cotangent = _difference(lesson, params, direction, judged)
