@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import glue_lgtm
 from tests import tiny
 from tgt_jax import (
   build,
@@ -222,6 +223,29 @@ def test_a_part_of_the_student_that_is_none(within, message):
     ValueError, match=rf"arms.lgtm.method.within: .*{message}"
   ):
     build.arm(made, "lgtm", np.full(10, 10))
+
+
+@pytest.mark.thorough
+def test_no_arm_is_lost_where_heads_begin_at_zero(tmp_path):
+  """Directions and correlations of nothing have gradients of 1e8 or none."""
+  pytest.importorskip("tokenizers")
+  made = settings.plain(glue_lgtm.get_config("kd,skd,dist,mrpc,smoke"))
+  assert made["student"]["zero_head"] and made["labeler"]["zero_head"]
+  made["training"]["steps"] = 3
+  made["cadence"]["log"] = 1
+  made["optimizer"]["learning_rate"] = 1e-3
+  made["labeler_training"]["steps"] = 30  # SKD has the teacher's length.
+  made["labeler_training"]["optimizer"]["learning_rate"] = 1e-2
+  train.run(made, tmp_path)
+  lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  norms = {}
+  for line in lines:
+    if line["arm"] in made["arms"] and "loss/gradient_norm" in line:
+      norms.setdefault(line["arm"], []).append(line["loss/gradient_norm"][0])
+  for name in made["arms"]:
+    found = np.array(norms[name])
+    assert len(found) == 3 and 1e-3 < found.min(), norms
+    assert found.max() < min(1e3, 30 * found.min()), norms
 
 
 @pytest.mark.parametrize("weight", [1.0, "official", "normalised"])

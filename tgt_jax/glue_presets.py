@@ -38,16 +38,21 @@ def arms(*, look_ahead_rate: float) -> dict[str, Any]:
     look_ahead_rate: of Meta Distill's plain SGD.
   """
   half = {"label": 0.5, "distill": 0.5}
+  # Logits that are all zero have no direction and no correlation, and two that
+  # begin there stay opposite. [deviation] Where heads begin at zero, these do
+  # not.
+  drawn = {"student": {"zero_head": False}}
   begun = {"teacher_start": "untrained"}
   lgtm = lambda **options: {"method": {"name": "lgtm", **options}, **begun}
   return {
     "undistilled": {"method": {"name": "supervised"}},
     "kd": {"method": {"name": "kd", "weights": half}, "distance": _SOFT},
     "pkd": {"method": {"name": "pkd"}, "distance": _SOFT},
-    "skd": {"method": {"name": "skd"}, "distance": _SOFT},
+    "skd": {"method": {"name": "skd"}, "distance": _SOFT, **drawn},
     "dist": {
       "method": {"name": "kd", "weights": {"label": 1.0, "distill": 2.0}},
       "distance": {"name": "dist"},
+      **drawn,
     },
     "takd": {"method": {"name": "takd", "weights": half}, "distance": _SOFT},
     "rco": {"method": {"name": "rco", "weights": half}, "distance": _SOFT},
@@ -159,5 +164,5 @@ def smoke(config: Any) -> None:
   config.assistants = (encoder,) * assistants
   with config.unlocked():
     config.generator = {"name": ""}
-    config.labeler = {**encoder, "num_layers": 2}
+    config.labeler.num_layers = 2
     config.arms = config_lib.arms(kept)
