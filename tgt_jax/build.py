@@ -108,9 +108,10 @@ def _arm(
   config: Config, name: str, counts: np.ndarray, per_example: Callable
 ) -> Arm:
   mine = settings.arm_config(config, name)
-  distance = lambda section: registry.build(
-    losses.DISTANCES, mine[section], family="distance", class_counts=counts
+  of = lambda spec: registry.build(
+    losses.DISTANCES, spec, family="distance", class_counts=counts
   )
+  distance = lambda section: of(mine[section])
   student = network(mine, mine["student"])
   parts = Parts(
     student=student,
@@ -138,6 +139,7 @@ def _arm(
       family="embedding distance",
     ),
     embedding_shape=tuple(mine["embedding_shape"]),
+    pull=of(_exchanged(mine["distance"])),
     per_example=per_example,
   )
   made = registry.build(
@@ -157,6 +159,15 @@ def _arm(
   _check_part(mine, name, student)
   rest = tuple(made.others), made.feedback, made.untaught
   return Arm(name, mine, parts, method, *rest)
+
+
+def _exchanged(spec: Config) -> Config:
+  """A distance whose two sides have each other's priors."""
+  own = spec.get("priors", False)
+  other = spec.get("teacher_priors")
+  if other is None or other == own:
+    return spec
+  return {**spec, "priors": other, "teacher_priors": own}
 
 
 def _check_part(config: Config, name: str, student: Network) -> None:

@@ -198,8 +198,8 @@ _LIKE_GLUE = {
 
 def _kinds(spec: Any) -> dict[str, Any]:
   """What changes a network's program, not its size."""
-  kept = ("dtype", "remat", "zero_head", "pooling", "pooler")
-  kept += ("whitened", "rendering")
+  kept = {"dtype", "remat", "zero_head", "pooling", "pooler"}
+  kept |= {"whitened", "rendering"}
   return {key: spec[key] for key in kept if key in spec}
 
 

@@ -18,8 +18,11 @@ RATE = 0.5
 TEACHER_TX = optax.sgd(RATE)
 
 
-def network(width):
-  """One hidden layer with dropout; smooth, so that differences converge."""
+def network(width, running=False):
+  """One hidden layer with dropout; smooth, so that differences converge.
+
+  With `running` its inputs lose a running mean of theirs, which it keeps.
+  """
 
   def init(rng, x):
     del x
@@ -27,9 +30,13 @@ def network(width):
     return {
       "in": jax.random.normal(first, (D, width), jnp.float64) / 2,
       "out": jax.random.normal(second, (width, K), jnp.float64),
-    }, {}
+    }, {"mean": jnp.zeros(D)} if running else {}
 
   def apply(params, state, x, *, train=False, rng=None):
+    if running:
+      if train:
+        state = {"mean": 0.75 * state["mean"] + 0.25 * jnp.mean(x, 0)}
+      x = x - state["mean"][None]
     hidden = jnp.tanh(x @ params["in"])
     if train:
       hidden *= jax.random.bernoulli(rng, 0.7, hidden.shape) / 0.7
@@ -63,8 +70,8 @@ def parts(**changes):
   return methods.Parts(**{**given, **changes})
 
 
-def made(course, tx=None):
-  learner = lambda tx: methods.Learner(tx, lambda step: jnp.asarray(RATE))
+def made(course, tx=None, networks=None, rate=lambda step: RATE):
+  learner = lambda tx: methods.Learner(tx, rate)
   learners = {
     "student": learner(tx or optax.sgd(0.2)),
     "teacher": learner(TEACHER_TX),
@@ -74,7 +81,7 @@ def made(course, tx=None):
     found = {
       name: one.init(jax.random.fold_in(rng, i), batch["input"])
       for i, (name, one) in enumerate(
-        {"student": STUDENT, "teacher": TEACHER}.items()
+        (networks or {"student": STUDENT, "teacher": TEACHER}).items()
       )
     }
     return (
@@ -85,9 +92,9 @@ def made(course, tx=None):
   return methods.from_course(course, init, learners)
 
 
-def steps(course, number=1, tx=None, batches=None):
+def steps(course, number=1, tx=None, batches=None, **more):
   """States before and after each step, and the last one's metrics."""
-  method = made(course, tx)
+  method = made(course, tx, **more)
   batches = batches or [batch(seed) for seed in range(number)]
   states = [method.init(jax.random.key(0), batches[0])]
   update, metrics = jax.jit(method.update), {}

@@ -147,9 +147,10 @@ def test_finite_difference_is_close():
 
 @pytest.mark.parametrize("form", ["finite_difference", "exact"])
 def test_official_is_the_published_codes_gradient(form):
-  """lr_t times the difference of two teacher gradients, both by brute force."""
+  """lr_t times the difference of two teacher gradients, both by brute force;
+  the rate is that of the update."""
   course = methods.lgtm(parts(), influence=form, influence_weight="official")
-  states, _ = steps(course, 2)
+  states, _ = steps(course, 2, rate=lambda step: RATE * (1 + step))
   state, one = states[1], batch(1)
   theta, phi = (state.params[n] for n in ("student", "teacher"))
 
@@ -182,7 +183,7 @@ def test_official_is_the_published_codes_gradient(form):
   if form == "exact":
     _, difference = jax.jvp(lambda t: slope(phi, t), (theta,), (v,))
   expected = jax.tree.map(
-    lambda a, f: a - RATE * f, slope(phi, theta), difference
+    lambda a, f: a - 2 * RATE * f, slope(phi, theta), difference
   )
   close(teachers_gradient(states), expected, 1e-9)
 

@@ -106,8 +106,8 @@ def lgtm(
   """A teacher that learns from distillation influence (arXiv 2305.09651).
 
   Args:
-    parts: see `Parts`. `parts.distance` is what the student descends and, with
-      the sides exchanged, what pulls the teacher towards the student.
+    parts: see `Parts`. The student descends `parts.distance`, `parts.pull` draws
+      the teacher to the student, and both learn labels by `parts.label_loss`.
     alpha: share of the student's answers in the teacher's other losses; the
       rest is labels.
     influence: "exact" by forward mode; "finite_difference" between two
@@ -119,8 +119,7 @@ def lgtm(
     fraction: see above, > 0.
     student_label: share of labels in the student's loss; the paper has none.
     targets: "fresh" or "stale", see the module.
-    every: updates between two influences, >= 1. Seeds that train as one
-      program compute it in all updates and use it in these.
+    every: updates between two influences, >= 1.
     within: regular expression of the student's parameters along which the
       influence is taken, such as "head"; "" takes all. A cheaper and no longer
       exact direction.
@@ -162,6 +161,9 @@ def lgtm(
 def prokt(parts: Parts, *, alpha: float = 0.4) -> Course:
   """Both learn, the teacher held near the student (arXiv 2107.09305).
 
+  [deviation] The student answers with dropout, as everybody here does in
+  training; in the published code the answers that hold the teacher have none.
+
   Args:
     parts: see `Parts`.
     alpha: share of the student's answers in the teacher's loss.
@@ -187,6 +189,9 @@ def meta_distill(
   every: int = 1,
 ) -> Course:
   """The held-out loss alone teaches the teacher (arXiv 2106.04570).
+
+  [deviation] Answers are compared by `config.distance`; the published code has
+  the squared difference of softened probabilities, and PKD's inner layers.
 
   Args:
     parts: see `Parts`.
@@ -292,7 +297,8 @@ def _turn(
   )
   student, teacher = ask(parts.student, STUDENT), ask(parts.labeler, TEACHER)
   student_loss = _loss(parts, plan.student, batch)
-  teacher_loss = _loss(parts, plan.teacher, batch)
+  exchanged = parts._replace(distance=parts.pull or parts.distance)
+  teacher_loss = _loss(exchanged, plan.teacher, batch)
 
   def descend(params: Params, target: Outputs) -> tuple[Array, Any]:
     outputs, new_state = student(params)
@@ -319,7 +325,7 @@ def _turn(
       said=said,
       grads=grads,
       loss=student_loss,
-      pull=_loss(parts, plan.teacher._replace(label=0.0), batch),
+      pull=_loss(exchanged, plan.teacher._replace(label=0.0), batch),
     )
     felt = feel(parts, plan.feedback, learners, state, batch, lesson)
     gradient, more = together(plan.feedback, back, aside, felt)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -136,9 +136,23 @@ def feel(
   return jax.lax.cond(due(feedback, state), now, rest)
 
 
+@jax.custom_batching.custom_vmap
+def _of_all(step: Array) -> Array:
+  """The step, which seeds that train as one program have in common."""
+  return step
+
+
+@_of_all.def_vmap
+def _of_first(
+  axis_size: int, batched: Sequence[bool], steps: Array
+) -> tuple[Array, bool]:
+  del axis_size
+  return (steps[0] if batched[0] else steps), False
+
+
 def due(feedback: Feedback, state: TrainState) -> Array:
   """Whether it is the turn of the update after `state`."""
-  return state.step % feedback.every == 0
+  return _of_all(state.step) % feedback.every == 0
 
 
 def _feel(

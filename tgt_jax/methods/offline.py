@@ -274,8 +274,8 @@ def pesf_kd(parts: Parts, *, alpha: float = 0.7, width: int = 64) -> Recipe:
   participant, so it stays as it is to the bit.
 
   [deviation] The released text code compares softened probabilities by their
-  squared difference; here the distance is `config.distance`. Its adapter has
-  dropout 0.1, ours none.
+  squared difference, and inner layers as PKD does; here there is
+  `config.distance` alone. Its adapter has dropout 0.1, ours none.
 
   Args:
     parts: see `Parts`.

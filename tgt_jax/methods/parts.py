@@ -37,6 +37,8 @@ class Parts(NamedTuple):
     embedding_distance: the student's embeddings, the teacher's and which of
       them count -> [B].
     embedding_shape: of one embedding, (T, 1, D); (): there is none.
+    pull: `distance` with its sides exchanged, priors included: teacher logits,
+      student logits -> [B], for a teacher that learns; None: `distance`.
     per_example: turns `fn(replicated, split) -> split` into the same function
       run on each device's share of the examples.
   """
@@ -53,4 +55,5 @@ class Parts(NamedTuple):
   compressor: Network | None = None
   embedding_distance: Callable[..., Array] | None = None
   embedding_shape: tuple[int, ...] = ()
+  pull: Distance | None = None
   per_example: Callable[[Callable], Callable] = _everywhere
