@@ -5,7 +5,7 @@ Command: python -m tgt_jax.main --config=configs/sst2_low.py:2500
   --config.data.data_dir=DIR --config.data.tokenizer=words.json
   --config.labeler_weights=labeler.safetensors --workdir=runs/sst2
 Hardware: 2 CPU cores.
-Time: three hours for `2500`, shared; `250` two, `long` 25 minutes of a core.
+Time: three hours for `2500`, shared; `250` two, `long` one hour of a core.
 Result: accuracy on GLUE's development split (3 seeds, last step), `2500`:
   labels 70.4 ± 1.4, distillation 72.4 ± 1.0, word replacement 76.5 ± 0.7,
   MATE-KD 76.6 ± 1.0, TGT-random 77.2 ± 0.9, TGT-gradient 76.6 ± 0.4. `250`:

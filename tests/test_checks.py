@@ -29,6 +29,7 @@ COUNT = jnp.zeros(3, jnp.int32)
     lambda: checks.positive(width=np.float32(2), depth=np.int64(1)),
     lambda: checks.non_negative(sigma=0.0, beta=1),
     lambda: checks.in_range(0, 1, smoothing=0.0, momentum=1),
+    lambda: checks.inside(0, 1, share=0.5),
     lambda: checks.one_of(["kl", "mse"], distance="kl"),
     lambda: checks.one_of({"kl": 0}, distance="kl"),
   ],
@@ -112,6 +113,11 @@ def test_what_is_right_passes(check):
       lambda: checks.in_range(0, 1, smoothing=1.5),
       ValueError,
       r"smoothing must be in \[0, 1\], got 1.5",
+    ),
+    (
+      lambda: checks.inside(0, 1, share=1.0),
+      ValueError,
+      r"share must be in \(0, 1\), got 1.0",
     ),
     (
       lambda: checks.one_of(["mse", "kl"], distance="mze"),

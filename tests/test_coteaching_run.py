@@ -132,6 +132,13 @@ def test_without_held_out_examples_there_is_no_influence(tmp_path):
     train.run(made, tmp_path)
 
 
+def test_networks_that_do_not_fit_are_named_before_anything_runs(tmp_path):
+  arms = {"inner": {"method": {"name": "pkd", "layers": ((9, 1),)}}}
+  with pytest.raises(ValueError, match=r"arms\.inner: layers must be in"):
+    train.run(config(arms=arms, main_arm="inner"), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.thorough
 def test_a_chain_of_teachers(tmp_path):
   """An assistant is trained and kept; so are the labeler's checkpoints."""
@@ -203,8 +210,11 @@ def test_assistants_are_distilled_as_the_arm_is():
 
 def test_checkpoints_of_a_labeler_that_does_not_train():
   made = config(anchors=3)
+  assert networks.anchors(made) == 0  # Nobody learns from them.
+  made["arms"]["rco"] = {"method": {"name": "rco"}}
+  assert networks.anchors(made) == 3
   made["labeler_training"]["steps"] = 0
-  assert settings.anchors(made) == 0
+  assert networks.anchors(made) == 0
   arms = {"rco": {"method": {"name": "rco"}}}
   with pytest.raises(ValueError, match="labeler_training.steps above 0"):
     build.abstract({**made, "arms": arms, "main_arm": "rco"})

@@ -75,6 +75,9 @@ def test_what_is_offered_goes_to_those_who_take_it():
   offered = {"unit": "km", "colour": "red"}
   assert build(spec, offered=offered) == ("circle", 2.0, "km")
   assert build(spec, offered={}) == build(spec)
+  given = {**spec, "unit": "m"}
+  with pytest.raises(ValueError, match="unit is what the run has, 'km'"):
+    build(given, offered=offered)
   factory, arguments = registry.read_spec(SHAPES, spec, family="shape")
   assert factory is circle and arguments == {"radius": 2.0}
 

@@ -7,8 +7,9 @@ the other keys are its arguments.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -95,8 +96,15 @@ def arm(
     ValueError, TypeError: unknown name or argument anywhere in the arm's
       sections; begins with its name.
   """
-  try:
+  with naming(name):
     return _arm(config, name, counts, per_example)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+  """Begins errors of what an arm does with its name."""
+  try:
+    yield
   except (TypeError, ValueError) as error:
     if f"arms.{name}" in str(error):
       raise
@@ -148,7 +156,7 @@ def _arm(
     family="method",
     offered={
       "steps": mine["training"]["steps"],
-      "anchors": settings.anchors(mine),
+      "anchors": networks.anchors(mine),
       "num_examples": _remembered(mine, counts),
     },
     parts=parts,
@@ -157,6 +165,9 @@ def _arm(
     made = Recipe(made)
   method = learners.method(name, made, student, mine)
   _check_part(mine, name, student)
+  batch = example_batch(mine, feedback=made.feedback)
+  for init in made.others.values():  # What does not fit shows here.
+    jax.eval_shape(init, jax.random.key(0), batch)
   rest = tuple(made.others), made.feedback, made.untaught
   return Arm(name, mine, parts, method, *rest)
 

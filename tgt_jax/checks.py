@@ -109,6 +109,14 @@ def in_range(low: float, high: float, /, **values: float) -> None:
       raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
 
 
+def inside(low: float, high: float, /, **values: float) -> None:
+  """Raises `ValueError` unless each value is in (low, high)."""
+  for name, value in values.items():
+    _number(name, value)
+    if not low < value < high:
+      raise ValueError(f"{name} must be in ({low:g}, {high:g}), got {value}")
+
+
 def one_of(choices: Iterable[str] | Mapping[str, Any], **values: str) -> None:
   """Raises `ValueError` that lists the choices and the nearest of them."""
   choices = sorted(choices)

@@ -128,17 +128,31 @@ def teacher(config: Config) -> teachers.Teacher:
   return teachers.with_encoder(made, encoder, label if probes else None)
 
 
+def _arms_by(config: Config, method: Callable) -> dict[str, Config]:
+  """The arms of a method, each config as the arm sees it."""
+  arms = {name: settings.arm_config(config, name) for name in config["arms"]}
+  of = lambda mine: registry.resolve(
+    methods.METHODS, mine["method"]["name"], family="method"
+  )
+  return {name: mine for name, mine in arms.items() if of(mine) is method}
+
+
+def anchors(config: Config) -> int:
+  """Checkpoints of the labeler's training that somebody learns from.
+
+  None of one that is not trained.
+  """
+  wanted = config["labeler_training"]["steps"] and _arms_by(config, methods.rco)
+  return config["anchors"] if wanted else 0
+
+
 def chain(config: Config) -> Config | None:
   """The config as those arms see it that learn from assistants, if any do.
 
   Raises:
     ValueError: nothing would train an assistant, or two arms differently.
   """
-  arms = {name: settings.arm_config(config, name) for name in config["arms"]}
-  method = lambda mine: registry.resolve(
-    methods.METHODS, mine["method"]["name"], family="method"
-  )
-  mine = {n: arm for n, arm in arms.items() if method(arm) is methods.takd}
+  mine = _arms_by(config, methods.takd)
   if not mine:
     return None
   number, files = len(config["assistants"]), len(config["assistant_weights"])
@@ -207,7 +221,7 @@ def init_frozen(config: Config, rng: jax.Array, x: jax.Array) -> dict:
     arrays["assistants"] = tuple(
       drawn(network(config, spec), rng) for spec in config["assistants"]
     )
-  if number := settings.anchors(config):
+  if number := anchors(config):
     arrays["anchors"] = jax.tree.map(
       lambda a: jnp.repeat(a[None], number, axis=0), arrays["labeler"][0]
     )

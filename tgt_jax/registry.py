@@ -176,10 +176,16 @@ def build(
     **arguments: the same, for every factory.
 
   Raises:
-    ValueError: see `read_spec`.
+    ValueError: see `read_spec`; or a spec gives what is offered.
   """
   factory, kwargs = read_spec(table, spec, family=family)
   for key, value in (offered or {}).items():
-    if takes(factory, key):
-      kwargs[key] = value
+    if not takes(factory, key):
+      continue
+    if key in kwargs:
+      raise ValueError(
+        f"{family} {spec['name']!r}: {key} is what the run has, {value!r}, and"
+        " cannot be given"
+      )
+    kwargs[key] = value
   return factory(**arguments, **kwargs)

@@ -112,12 +112,6 @@ def merge(base: Any, override: Any, *, path: str) -> Any:
   return override
 
 
-def anchors(config: Config) -> int:
-  """Checkpoints of the labeler's training; none of one that is not trained."""
-  trains = config["labeler_training"]["steps"] > 0
-  return config["anchors"] if trains else 0
-
-
 def arm_config(config: Config, name: str) -> Config:
   """The config as the arm `name` sees it."""
   result = copy.deepcopy(config)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ import numpy as np
 from tgt_jax import (
   data,
   longtail,
-  results as results_lib,
   scoring,
   settings,
   weights,
@@ -91,12 +89,7 @@ def load_sets(config: settings.Config) -> Sets:
   _check_columns(config["columns"], dataset)
   train, tail = dataset.train, config["long_tail"]
   if tail["profile"]:
-    if len(train) < len(full):
-      raise ValueError(
-        f"long_tail cuts {full.name} to its own classes' sizes, and config.data"
-        f" has already cut it to {len(train)} of {len(full)} examples: leave"
-        " one of the two out"
-      )
+    _check_uncut(train, full)
     train, ids_hash = data.long_tail(
       full,
       profile=tail["profile"],
@@ -116,7 +109,6 @@ def load_sets(config: settings.Config) -> Sets:
     full = without(validation.ids)
   if config["feedback"]["source"] == "test":
     feedback = dataset.test
-    print(f"warning: {results_lib.LEAK}", file=sys.stderr)
   elif config["feedback"]["share"]:
     train, feedback = data.split_off(train, share=config["feedback"]["share"])
     full = without(feedback.ids)
@@ -133,6 +125,16 @@ def load_sets(config: settings.Config) -> Sets:
     others=dataset.others,
     feedback=feedback,
   )
+
+
+def _check_uncut(train: data.Source, full: data.Source) -> None:
+  """Raises `ValueError` where the data set's own cut would be lost."""
+  if len(train) < len(full):
+    raise ValueError(
+      f"long_tail cuts {full.name} to its own classes' sizes, and config.data has"
+      f" already cut it to {len(train)} of {len(full)} examples: leave one of the"
+      " two out"
+    )
 
 
 def _check_texts(

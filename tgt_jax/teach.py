@@ -81,7 +81,7 @@ def prepare(
       _train(part, expected, source, frozen, folder, runtime, config)
     arrays = runtime.replicate(_load(path, part, expected))
     frozen[part.group] = arrays if part.alone else (*before, arrays)
-    number = settings.anchors(config)
+    number = networks.anchors(config)
     if part.name == "labeler-0" and number:
       frozen["anchors"] = runtime.replicate(
         _anchors(folder, part, expected, number)
@@ -213,7 +213,7 @@ def _train(
     shard=runtime.shard,
   )
   begin = _beginning(part, expected, source)
-  number = settings.anchors(config) if part.name == "labeler-0" else 0
+  number = networks.anchors(config) if part.name == "labeler-0" else 0
   if number and section["steps"] % number:
     raise ValueError(
       f"labeler_training.steps {section['steps']} does not split into"

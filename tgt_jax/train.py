@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import sys
 import time
 from typing import Any
 
@@ -65,14 +66,18 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
   """
   config, workdir = settings.checked(config), pathlib.Path(workdir)
   sets = load_sets(config)
+  leaks = False
   for name in config["arms"]:  # A mistake shows before the teacher trains.
     arm = build.arm(config, name, sets.counts)
+    leaks |= arm.feedback and config["feedback"]["source"] == "test"
     beginnings.of_arm(arm.config, arm)
     if arm.feedback and sets.feedback is None:
       raise ValueError(
         f"arms.{name}: {arm.config['method']['name']} needs held-out examples:"
         " set feedback.share, for example to 0.1"
       )
+  if leaks:
+    print(f"warning: {results_lib.LEAK}", file=sys.stderr)
   _group_names(sets.counts, config["groups"])
   mesh = None
   if jax.device_count() > 1:
@@ -88,10 +93,14 @@ def run(config: Any, workdir: str | pathlib.Path) -> results_lib.Results:
       )
       prepared = teach.prepare(config, sets, sets.counts, workdir, runtime)
       experiment = ask_teacher(config, workdir, sets, prepared, runtime)
-      arms = [_run_arm(experiment, name) for name in config["arms"]]
+      arms = []
+      for name in config["arms"]:
+        distributed.give_back_memory()
+        with build.naming(name):
+          arms.append(_run_arm(experiment, name))
   finally:
     writer.close()
-  return _finish(experiment, arms)
+  return _finish(experiment, arms, leaks)
 
 
 def seed_groups(
@@ -329,7 +338,7 @@ def _beside(experiment: Experiment) -> list[results_lib.TeacherResult]:
 
 
 def _finish(
-  experiment: Experiment, arms: list[results_lib.ArmResult]
+  experiment: Experiment, arms: list[results_lib.ArmResult], leaks: bool
 ) -> results_lib.Results:
   """Writes results and report, and says where they are."""
   config, sets, workdir = (
@@ -358,7 +367,7 @@ def _finish(
     teacher=_teacher_result(experiment),
     beside=_beside(experiment),
     columns=config["columns"],
-    leaks=config["feedback"]["source"] == "test",
+    leaks=leaks,
     versions=record["versions"],
     hardware=record["hardware"],
     command=record["command"],

@@ -47,6 +47,31 @@ def test_freed_memory_is_kept() -> None:
   assert faults < 30
 
 
+def test_what_is_kept_can_be_given_back() -> None:
+  """Below something that stays, where no threshold reaches."""
+  program = """
+    import re
+    import numpy as np
+    from tgt_jax import distributed
+
+    def resident():
+      status = open("/proc/self/status").read()
+      return int(re.search(r"VmRSS:\\s+(\\d+)", status)[1]) // 1024
+
+    distributed.give_back_memory()  # Nothing to do.
+    assert distributed.keep_freed_memory()
+    block, stays = np.ones(1 << 25), np.ones(1 << 17)
+    full = resident()
+    del block
+    kept = resident()
+    distributed.give_back_memory()
+    print(full - kept, kept - resident())
+  """
+  freed, returned = map(int, helpers.finish(helpers.start(program)).split())
+  assert freed < 64
+  assert returned > 192  # MiB, of 256.
+
+
 @pytest.mark.parametrize(
   "environment",
   [{"MALLOC_ARENA_MAX": "4"}, {"JAX_PLATFORMS": "cuda,cpu"}],

@@ -86,5 +86,13 @@ def test_equal_weights_are_tgt(monkeypatch):
 
 
 def test_an_unknown_weighting():
-  with pytest.raises(ValueError, match="weighting"):
-    methods.influenced_tgt(world_of.parts(), weighting="softmin")
+  of = lambda weighting: methods.influenced_tgt(
+    world_of.parts(), weighting=weighting
+  )
+  with pytest.raises(ValueError, match="unknown weighting 'softmin'"):
+    of("softmin")
+  with pytest.raises(ValueError, match="takes no 'temprature'"):
+    of({"name": "softmax", "temprature": 2.0})
+  with pytest.raises(ValueError, match="temperature"):
+    of({"name": "softmax", "temperature": 0.0})
+  of({"name": "softmax", "temperature": 2.0})

@@ -153,9 +153,9 @@ def test_pkd_by_hand(normalise):
   parts, frozen, batch = world()
   made = methods.pkd(parts, weights={"patience": 10.0}, normalise=normalise)
   total, terms, grads, params = evaluate(made, parts, frozen, batch)
-  assert params["projection"]["layer0"].shape == (12, 10)
+  assert params["projection"]["layer0-1"].shape == (12, 10)
   own, said = answers(parts, frozen, batch, params)
-  mine = np.asarray(own.features[0] @ params["projection"]["layer0"])
+  mine = np.asarray(own.features[0] @ params["projection"]["layer0-1"])
   theirs = np.asarray(said.features[1])
   if normalise:
     mine, theirs = (
@@ -166,7 +166,7 @@ def test_pkd_by_hand(normalise):
   labels = np.asarray(batch["label"])
   rest = cross_entropy(own.logits, labels) + kl(own.logits, said.logits)
   np.testing.assert_allclose(total, 0.5 * rest + 10.0 * gap, rtol=1e-4)
-  assert np.any(grads["projection"]["layer0"] != 0)
+  assert np.any(grads["projection"]["layer0-1"] != 0)
 
 
 def test_layers_of_one_width_need_no_map():
@@ -185,6 +185,17 @@ def test_pairs_of_layers_may_be_given():
   np.testing.assert_allclose(terms["loss/patience"], gap, rtol=1e-5)
   with pytest.raises(ValueError, match=r"layers must be in \[1, 2\]"):
     evaluate(methods.pkd(parts, layers=[(3, 4)]), parts, frozen, batch)
+  with pytest.raises(ValueError, match="expected pairs of a student's and a"):
+    methods.pkd(parts, layers=[(1,)])
+
+
+def test_one_layer_may_learn_from_two_of_different_widths():
+  parts, frozen, batch = world()
+  made = methods.pkd(parts, layers=[(1, 1), (1, 2)])
+  _, _, grads, params = evaluate(made, parts, frozen, batch)
+  shapes = {name: a.shape for name, a in params["projection"].items()}
+  assert shapes == {"layer0-0": (12, 16), "layer0-1": (12, 10)}
+  assert all(np.any(g != 0) for g in grads["projection"].values())
 
 
 def test_pesf_kd_begins_as_plain_distillation():

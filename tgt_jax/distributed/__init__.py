@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from tgt_jax.distributed.host_memory import keep_freed_memory
+from tgt_jax.distributed.host_memory import (
+  give_back_memory,
+  keep_freed_memory,
+)
 from tgt_jax.distributed.local import collectives, per_example
 from tgt_jax.distributed.processes import (
   barrier,
@@ -28,6 +31,7 @@ __all__ = [
   "batch_sharding",
   "collectives",
   "detect_cluster",
+  "give_back_memory",
   "initialize",
   "is_main_process",
   "keep_freed_memory",

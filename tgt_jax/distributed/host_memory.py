@@ -12,6 +12,8 @@ import sys
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _KEPT = 1 << 30  # Bytes at the end of the heap that are not given back.
 
+_keeps = False
+
 
 def keep_freed_memory() -> bool:
   """Asks glibc to keep freed memory for the next step of a CPU run.
@@ -19,7 +21,8 @@ def keep_freed_memory() -> bool:
   XLA takes the temporaries of a program from the system and frees them when it
   ends. Large blocks, and all of a thread's own heap, glibc then hands back, so
   that every step waits for each of their pages anew: a fifth of an update of
-  BERT. Kept memory costs nothing, since the next step would take it again.
+  BERT. What else was freed, such as a compiler's, stays too: see
+  `give_back_memory`.
 
   Call it before JAX starts its backend: threads that already have a heap of
   their own keep it. Does nothing on a machine with an accelerator, where
@@ -36,8 +39,19 @@ def keep_freed_memory() -> bool:
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
   if mallopt is None:  # Another C library.
     return False
+  global _keeps
   settings = {_M_TRIM_THRESHOLD: _KEPT, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
-  return all(mallopt(*setting) for setting in settings.items())
+  _keeps = all(mallopt(*setting) for setting in settings.items())
+  return _keeps
+
+
+def give_back_memory() -> None:
+  """Hands back what is free now, where `keep_freed_memory` keeps it.
+
+  For between two jobs, when what the last one compiled and read is gone.
+  """
+  if _keeps:
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _on_cpu() -> bool:

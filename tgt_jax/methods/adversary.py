@@ -152,8 +152,7 @@ def mate_kd(
   Raises:
     ValueError: an argument out of its range.
   """
-  if not 0.0 < share < 1.0:
-    raise ValueError(f"share must be in (0, 1), got {share}")
+  checks.inside(0.0, 1.0, share=share)
   checks.positive(temperature=temperature, vocab_size=vocab_size)
   checks.non_negative(fluency=fluency)
   words = _Words(vocab_size, pad_id, cls_id, sep_id, mask_id)

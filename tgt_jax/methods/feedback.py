@@ -190,13 +190,7 @@ def _feel(
     )
   else:
     if not official:
-      # u is large where an optimiser saw no gradient; the batch, which has
-      # none there, does not feel it, and the step would be too short.
-      direction = jax.tree.map(
-        lambda u, none: jnp.where(none, 0.0, u),
-        direction,
-        influence_lib.unseen(lesson.grads),
-      )
+      direction = _where_seen(direction, lesson.grads)
     outputs = influence_lib.wide(lesson.heard)
     moved, cotangent = _difference(lesson, params, direction, judged)
   if official:
@@ -216,6 +210,16 @@ def _feel(
   if feedback.watch:
     metrics |= _watched(parts, state, batch)
   return Felt(cotangent, metrics)
+
+
+def _where_seen(direction: Params, grads: Params) -> Params:
+  """A direction for differences, zero where an optimiser saw no gradient.
+
+  u is large there; the batch, which has none, does not feel it, and the step
+  would be too short.
+  """
+  keep = lambda u, none: jnp.where(none, 0.0, u)
+  return jax.tree.map(keep, direction, influence_lib.unseen(grads))
 
 
 def _watched(parts: Parts, state: TrainState, batch: Batch) -> dict[str, Mean]:
@@ -295,8 +299,10 @@ def _over(part: Any, whole: Any) -> Array:
 
 def _influence_metrics(each: Array, mask: Array | None) -> dict[str, Mean]:
   """Mean, share that helps, and the histogram in units of their RMS."""
-  spread = jnp.sqrt(weighted_mean(jnp.square(each), mask))
-  units = each / jnp.maximum(spread, _TINY)
+  peak = jnp.max(jnp.abs(each))  # Squares neither over- nor underflow.
+  safe = jnp.where(peak > 0, peak, 1.0)
+  spread = safe * jnp.sqrt(weighted_mean(jnp.square(each / safe), mask))
+  units = each / jnp.where(spread > 0, spread, 1.0)
   place = jnp.searchsorted(jnp.asarray(EDGES), units)
   share = lambda found: metrics_lib.mean(found.astype(jnp.float32), mask)
   bins = {f"influence/bin{i}": share(place == i) for i in range(8)}

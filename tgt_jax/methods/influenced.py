@@ -9,12 +9,14 @@ published; an ablation of both papers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, influence
+from tgt_jax import influence, registry
 from tgt_jax.methods import neighbours as neighbours_lib
 from tgt_jax.methods.base import Recipe, weighted_mean
 from tgt_jax.methods.guided import guided, read_weights
@@ -63,7 +65,7 @@ def influenced_tgt(
   *,
   weights: Mapping[str, float] | None = None,
   num_generated: int = 1,
-  weighting: str = "softmax",
+  weighting: str | Mapping[str, Any] = "softmax",
 ) -> Recipe:
   """`tgt` whose generated examples count by their influence.
 
@@ -71,11 +73,19 @@ def influenced_tgt(
     parts: see `Parts`.
     weights: "label", "distill", "generated"; 1 each where not given.
     num_generated: new examples per start point.
-    weighting: a key of `influence.WEIGHTINGS`. Weights below zero count as
-      zero; with "sign" half the examples or so are left out.
+    weighting: a key of `influence.WEIGHTINGS`, or a spec with its arguments,
+      such as `{"name": "softmax", "temperature": 2.0}`. Weights below zero count
+      as zero; with "sign" half the examples or so are left out.
+
+  Raises:
+    ValueError: no such weighting, or not with these arguments.
   """
-  checks.one_of(influence.WEIGHTINGS, weighting=weighting)
-  weigh = influence.WEIGHTINGS[weighting]
+  spec = {"name": weighting} if isinstance(weighting, str) else weighting
+  function, options = registry.read_spec(
+    influence.WEIGHTINGS, spec, family="weighting"
+  )
+  weigh = functools.partial(function, **options)
+  jax.eval_shape(weigh, jnp.zeros(2))  # A bad argument fails here.
 
   def factors(
     params: Params, model_state: ModelState, batch: Batch, shown: Shown

@@ -181,6 +181,10 @@ def pkd(
     match: see `matched_layers`.
     layers: pairs of a student's and a teacher's layer instead, from 1.
     normalise: vectors to length one first.
+
+  Raises:
+    ValueError: an argument out of its range, no such layers, or one network
+      has none.
   """
   known = {"label": 0.5, "distill": 0.5, "patience": 100.0}
   for name, value in (weights or {}).items():
@@ -188,6 +192,11 @@ def pkd(
     checks.non_negative(**{name: value})
   known |= weights or {}
   checks.one_of(_MATCHES, match=match)
+  if any(len(one) != 2 for one in layers):
+    raise ValueError(
+      "layers: expected pairs of a student's and a teacher's layer, such as"
+      f" ((1, 2),), got {tuple(layers)}"
+    )
 
   def pairs(student: list[Any], teacher: list[Any]) -> list[tuple[int, int]]:
     if not student or not teacher:
@@ -210,8 +219,8 @@ def pkd(
     gaps = []
     for own, other in pairs(student, teacher):
       mine = student[own].astype(jnp.float32)
-      if f"layer{own}" in asked.params["projection"]:
-        mine = mine @ asked.params["projection"][f"layer{own}"]
+      if _pair(own, other) in asked.params["projection"]:
+        mine = mine @ asked.params["projection"][_pair(own, other)]
       gap = unit(mine) - unit(teacher[other])
       gaps.append(jnp.mean(jnp.square(gap), axis=-1))
     logits = asked.student.logits
@@ -229,6 +238,10 @@ def pkd(
   )
 
 
+def _pair(own: int, other: int) -> str:
+  return f"layer{own}-{other}"
+
+
 def _projection(parts: Parts, pairs: Callable) -> InitFn:
   """A linear map for each pair of layers whose widths differ."""
 
@@ -238,9 +251,9 @@ def _projection(parts: Parts, pairs: Callable) -> InitFn:
     for own, other in pairs(student, teacher):
       widths = student[own].shape[-1], teacher[other].shape[-1]
       if widths[0] != widths[1]:
-        key = jax.random.fold_in(rng, own)
+        key = jax.random.fold_in(jax.random.fold_in(rng, own), other)
         scale = widths[0] ** -0.5
-        found[f"layer{own}"] = scale * jax.random.normal(key, widths)
+        found[_pair(own, other)] = scale * jax.random.normal(key, widths)
     return found, {}
 
   return init
@@ -284,6 +297,7 @@ def pesf_kd(parts: Parts, *, alpha: float = 0.7, width: int = 64) -> Recipe:
   """
   checks.in_range(0.0, 1.0, alpha=alpha)
   checks.positive(width=width)
+  checks.integer(width=width)
 
   def terms(asked: _Asked) -> dict[str, tuple[float, Array]]:
     arrays = asked.params["adapter"]
