@@ -296,6 +296,15 @@ def test_the_hardest_and_easiest_examples_are_kept(finished):
   workdir, _ = finished
   assert not (workdir / "arms" / "prokt" / ranking.FILENAME).exists()
   pictures.load_ranked(workdir / "arms" / "lgtm" / ranking.FILENAME)
+  # A teacher that has learned is asked itself, and not as it began.
+  learned = pictures.load_ranked(workdir / "arms" / "lgtm" / ranking.FILENAME)
+  made = settings.checked(config())
+  labeler, _ = trees.load_tree(workdir / "teacher" / "labeler-0.safetensors")
+  began, _ = networks.network(made, made["labeler"]).apply(
+    labeler["params"], labeler.get("state", {}), learned.inputs
+  )
+  gap = np.abs(jax.nn.softmax(began.logits) - learned.teacher).max()
+  assert 1e-4 < gap < 0.5
   folder = workdir / "arms" / "weighed"
   found = pictures.load_ranked(folder / ranking.FILENAME)
   assert len(found.influence) == 6

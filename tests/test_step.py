@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from tgt_jax import methods, training
-from tgt_jax.methods.base import Aux
+from tgt_jax.methods.base import Aux, descend
 from tgt_jax.metrics import mean
 
 
@@ -72,3 +72,23 @@ def test_compilation_is_timed_once_a_shape():
   assert training.compile_seconds() == first
   double(np.ones(4))
   assert training.compile_seconds() > first
+
+
+def test_an_update_under_vmap_takes_what_is_not_batched():
+  """Of seeds that share some of its arguments."""
+  tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2))
+  params = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
+  grads = jax.tree.map(lambda a: jnp.stack([a, -2 * a, a * a]), params)
+  state = tx.init(params)
+  update = lambda g: descend(tx, g, state, params)
+  found = jax.jit(jax.vmap(update))(grads)
+  for i in range(3):
+    updates, after = tx.update(
+      jax.tree.map(lambda a, i=i: a[i], grads), state, params
+    )
+    expected = optax.apply_updates(params, updates), after
+    jax.tree.map(
+      lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6),
+      found,
+      expected,
+    )
