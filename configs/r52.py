@@ -32,37 +32,9 @@ def get_config(arg=""):
   config.title = "R52"
   config.seeds = 3
   text_presets.topics(config, "r52", length=_LENGTH)
-  with config.unlocked():
-    config.generator = {
-      "name": "bart",
-      "num_layers": 2,
-      "num_decoder_layers": 2,
-      "width": 128,
-      "num_heads": 4,
-      "mlp_width": 512,
-      "max_positions": _LENGTH,
-      "whitened": True,
-      "rendering": "forced",
-    }
-    config.labeler = {"name": "minilm_l6", "num_layers": 3}
-    config.student = {"name": "bert_tiny"}
-    config.arms = config_lib.arms(text_presets.arms(sigma=3.0, step_size=0.7))
-  config.generator_training.update(steps=3000, batch_size=32)
-  config.generator_training.optimizer.update(warmup_steps=300, clip_norm=1.0)
-  config.labeler_training.update(
-    source="train", steps=1500, batch_size=32, reconstruction=0.0
-  )
-  config.labeler_training.optimizer.update(
-    learning_rate=1e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
-  )
+  text_presets.small(config, length=_LENGTH)
   presets.balance(config)
-  config.training.update(steps=1000, batch_size=32)
-  config.optimizer.update(
-    learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
-  )
   config.columns = ("macro_f1", "accuracy", "many", "medium", "few")
-  config.main_arm = "tgt_gradient"
-  config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
     text_presets.smoke(config)
   return config.lock()

@@ -68,49 +68,26 @@ def get_config(arg=""):
       "tokenizer": "",
       "max_length": _LENGTH,
     }
-    config.generator = {
-      "name": "bart",
-      "num_layers": 2,
-      "num_decoder_layers": 2,
-      "width": 128,
-      "num_heads": 4,
-      "mlp_width": 512,
-      "max_positions": _LENGTH,
-      "whitened": True,
-      "rendering": "forced",
-    }
-    config.labeler = {"name": "minilm_l6", "num_layers": 3}
-    config.student = {"name": "bert_tiny"}
-    arms = {
-      # Chosen on the held-out 500: 2 and 3 are alike, 1 is too short.
-      **text_presets.arms(sigma=3.0, step_size=0.7),
-      # What one would do with the other sentences at hand, without exploring.
-      "kd_unlabelled": {
-        "method": {"name": "unlabelled_kd"},
-        "starts": {"source": "full"},
-      },
-    }
+  text_presets.small(config, length=_LENGTH)
+  # What one would do with the other sentences at hand, without exploring.
+  arms = {
+    **{name: config.arms[name].to_dict() for name in config.arms},
+    "kd_unlabelled": {
+      "method": {"name": "unlabelled_kd"},
+      "starts": {"source": "full"},
+    },
+  }
+  with config.unlocked():
     config.arms = config_lib.arms(arms)
   config.reference_arms = ("kd_unlabelled",)
   config.long_tail.update(profile="fraction", fraction=labels / _SIZE)
   config.validation_per_class = 250
-  config.generator_training.update(steps=3000, batch_size=64)
-  config.generator_training.optimizer.update(warmup_steps=300, clip_norm=1.0)
+  config.generator_training.batch_size = 64
   config.labeler_training.update(
     source="train" if "same" in chosen else "full",
     steps=500 if "same" in chosen else 2000,
-    batch_size=32,
-    reconstruction=0.0,
-  )
-  config.labeler_training.optimizer.update(
-    learning_rate=1e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
-  )
-  config.training.update(steps=1000, batch_size=32)
-  config.optimizer.update(
-    learning_rate=5e-4, schedule="linear", warmup_steps=100, clip_norm=1.0
   )
   config.columns = ("accuracy", "agreement")
-  config.main_arm = "tgt_gradient"
   if "tiny" in chosen:
     config.training.steps = 500
     config.optimizer.update(learning_rate=3e-4, warmup_steps=50)
@@ -128,7 +105,6 @@ def get_config(arg=""):
     config.main_arm, config.reference_arms = "tgt_random", ()
     with config.unlocked():
       config.arms = config_lib.arms({name: arms[name] for name in few})
-  config.cadence.update(log=100, evaluate=500, checkpoint=500)
   if "smoke" in chosen:
     text_presets.smoke(config)
   return config.lock()
