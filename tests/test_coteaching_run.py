@@ -106,7 +106,7 @@ def test_a_teacher_begins_as_the_labeler(tmp_path, capsys):
   """
   still = {"learning_rate": 1e-12}
   arms = {
-    name: {"method": {"name": "prokt"}, "teacher_optimizer": still, **more}
+    name: {"method": {"name": "lgtm"}, "teacher_optimizer": still, **more}
     for name, more in (
       ("kept", {}),
       ("fresh", {"teacher_start": "untrained"}),
