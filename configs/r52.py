@@ -15,7 +15,7 @@ the tokens. Labeler and students have the same labels; what the labeler has
 more is its pretraining. A text is its first 32 tokens; the length of the moves
 is what held-out texts of SST-2 chose.
 
-Arguments: `smoke`.
+Arguments, joined by commas: names of arms, instead of all; `smoke`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ _LENGTH = 32
 
 def get_config(arg=""):
   """The experiment."""
-  chosen = presets.options(arg, ("smoke",))
   config = config_lib.default()
   config.title = "R52"
   config.seeds = 3
   text_presets.topics(config, "r52", length=_LENGTH)
   text_presets.small(config, length=_LENGTH)
   presets.balance(config)
+  names = tuple(config.arms)
+  chosen = presets.options(arg, (*names, "smoke"))
+  presets.keep(config, chosen & set(names) or names)
   config.columns = ("macro_f1", "accuracy", "many", "medium", "few")
   if "smoke" in chosen:
     text_presets.smoke(config)

@@ -102,9 +102,8 @@ def get_config(arg=""):
     few = ("kd_replace", "tgt_random")
     config.starts.update(source="train", ratio=4)
   if few:
-    config.main_arm, config.reference_arms = "tgt_random", ()
-    with config.unlocked():
-      config.arms = config_lib.arms({name: arms[name] for name in few})
+    config.main_arm = "tgt_random"
+    presets.keep(config, few)
   if "smoke" in chosen:
     text_presets.smoke(config)
   return config.lock()

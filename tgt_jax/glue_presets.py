@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from tgt_jax import config as config_lib, text_presets
+from tgt_jax import config as config_lib, presets, text_presets
 
 # Those of LGTM's experiments, and STS-B.
 TASKS = ("mnli", "qnli", "qqp", "sst2", "mrpc", "rte", "stsb")
@@ -85,12 +85,7 @@ def keep(config: Any, chosen: Set[str], usual: Sequence[str] = ARMS) -> None:
   """
   if "smoke" in chosen:
     usual = _OF_EACH_KIND
-  names = chosen & set(ARMS) or usual
-  kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
-  with config.unlocked():
-    config.arms = config_lib.arms(kept)
-  if config.main_arm not in kept:
-    config.main_arm = next(iter(kept))
+  presets.keep(config, chosen & set(ARMS) or usual)
 
 
 def fill(

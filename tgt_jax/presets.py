@@ -9,7 +9,7 @@ those here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from tgt_jax import config as config_lib
@@ -66,6 +66,23 @@ def single(chosen: set[str], family: Sequence[str], default: str) -> str:
   if len(found) > 1:
     raise ValueError(f"choose one of {', '.join(found)}: a run has one")
   return found[0] if found else default
+
+
+def keep(config: Any, names: Iterable[str]) -> None:
+  """Leaves out all arms but these.
+
+  Args:
+    config: with all of them; one whose main arm goes gets the first that stays.
+    names: of arms.
+  """
+  names = set(names)
+  kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
+  with config.unlocked():
+    config.arms = config_lib.arms(kept)
+  if config.main_arm not in kept:
+    config.main_arm = next(iter(kept))
+  references = config.reference_arms
+  config.reference_arms = tuple(n for n in references if n in kept)
 
 
 def paper_images(

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import sys
 
+import jax
+
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _KEPT = 1 << 30  # Bytes at the end of the heap that are not given back.
@@ -23,6 +25,9 @@ def keep_freed_memory() -> bool:
   that every step waits for each of their pages anew: a fifth of an update of
   BERT. What else was freed, such as a compiler's, stays too: see
   `give_back_memory`.
+
+  Programs then run one at a time (`jax_cpu_enable_async_dispatch` is off), as
+  each of those in flight would have kept temporaries of its own.
 
   Call it before JAX starts its backend: threads that already have a heap of
   their own keep it. Does nothing on a machine with an accelerator, where
@@ -42,6 +47,8 @@ def keep_freed_memory() -> bool:
   global _keeps
   settings = {_M_TRIM_THRESHOLD: _KEPT, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
   _keeps = all(mallopt(*setting) for setting in settings.items())
+  if _keeps:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
   return _keeps
 
 
