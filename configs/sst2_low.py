@@ -34,7 +34,8 @@ Arguments, joined by commas: `250` or `2500` labels; `same`, a labeler that
 saw the student's labels alone, instead of all 67 000; `tiny`, a student that
 begins with BERT-Tiny (--config.student_weights) instead of at random, for half
 as many updates; `long`, three arms with about the time that tgt_gradient takes;
-`four`, two with four start points for each labelled text; `smoke`.
+`four`, two with four start points for each labelled text; names of arms,
+instead of all; `smoke`.
 """
 
 from __future__ import annotations
@@ -47,11 +48,23 @@ _LENGTH = 64
 
 def get_config(arg=""):
   """The experiment."""
-  chosen = presets.options(
-    arg, ("250", "2500", "same", "tiny", "long", "four", "smoke")
-  )
-  labels = 250 if "250" in chosen else 2500
   config = config_lib.default()
+  text_presets.small(config, length=_LENGTH)
+  # What one would do with the other sentences at hand, without exploring.
+  arms = {
+    **{name: config.arms[name].to_dict() for name in config.arms},
+    "kd_unlabelled": {
+      "method": {"name": "unlabelled_kd"},
+      "starts": {"source": "full"},
+    },
+  }
+  with config.unlocked():
+    config.arms = config_lib.arms(arms)
+  config.reference_arms = ("kd_unlabelled",)
+  options = ("250", "2500", "same", "tiny", "long", "four", "smoke")
+  chosen = presets.options(arg, (*options, *arms))
+  few = chosen & set(arms)
+  labels = 250 if "250" in chosen else 2500
   config.title = f"SST-2, {labels} labels"
   config.seeds = 3
   config.input_shape = (_LENGTH,)
@@ -68,18 +81,6 @@ def get_config(arg=""):
       "tokenizer": "",
       "max_length": _LENGTH,
     }
-  text_presets.small(config, length=_LENGTH)
-  # What one would do with the other sentences at hand, without exploring.
-  arms = {
-    **{name: config.arms[name].to_dict() for name in config.arms},
-    "kd_unlabelled": {
-      "method": {"name": "unlabelled_kd"},
-      "starts": {"source": "full"},
-    },
-  }
-  with config.unlocked():
-    config.arms = config_lib.arms(arms)
-  config.reference_arms = ("kd_unlabelled",)
   config.long_tail.update(profile="fraction", fraction=labels / _SIZE)
   config.validation_per_class = 250
   config.generator_training.batch_size = 64
@@ -91,19 +92,16 @@ def get_config(arg=""):
   if "tiny" in chosen:
     config.training.steps = 500
     config.optimizer.update(learning_rate=3e-4, warmup_steps=50)
-  few = ()
   if "long" in chosen:
     config.title += ", at equal time"
-    few = ("kd", "kd_replace", "tgt_random")
+    few = few or {"kd", "kd_replace", "tgt_random"}
     config.training.steps = 3000
     config.optimizer.warmup_steps = 300
   if "four" in chosen:
     config.title += ", four start points"
-    few = ("kd_replace", "tgt_random")
+    few = few or {"kd_replace", "tgt_random"}
     config.starts.update(source="train", ratio=4)
-  if few:
-    config.main_arm = "tgt_random"
-    presets.keep(config, few)
+  presets.keep(config, few or arms)
   if "smoke" in chosen:
     text_presets.smoke(config)
   return config.lock()

@@ -72,7 +72,7 @@ def keep(config: Any, names: Iterable[str]) -> None:
   """Leaves out all arms but these.
 
   Args:
-    config: with all of them; one whose main arm goes gets the first that stays.
+    config: with all of them; one whose main arm goes gets the last that stays.
     names: of arms.
   """
   names = set(names)
@@ -80,7 +80,7 @@ def keep(config: Any, names: Iterable[str]) -> None:
   with config.unlocked():
     config.arms = config_lib.arms(kept)
   if config.main_arm not in kept:
-    config.main_arm = next(iter(kept))
+    config.main_arm = next(reversed(kept))
   references = config.reference_arms
   config.reference_arms = tuple(n for n in references if n in kept)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tgt_jax import config as config_lib
+from tgt_jax import config as config_lib, presets
 
 # Of the tokenizers of BART and RoBERTa, of BERT, and of one trained here.
 ROBERTA_WORDS = {
@@ -260,8 +260,9 @@ def smoke(config: Any) -> None:
   config.vocabulary.update(SENTENCE_WORDS)
   small = {"width": 16, "num_heads": 2, "mlp_width": 32, "max_positions": 48}
   explores = bool(config.generator.name)
-  names = ("tgt_random", "tgt_gradient") if explores else tuple(config.arms)
-  kept = {n: config.arms[n].to_dict() for n in config.arms if n in names}
+  if explores:
+    cheap = {"tgt_random", "tgt_gradient"} & set(config.arms)
+    presets.keep(config, cheap or config.arms)
   with config.unlocked():
     config.data = {
       "name": "sentences",
@@ -287,7 +288,6 @@ def smoke(config: Any) -> None:
           **small,
           **_kinds(config[part]),
         }
-    config.arms = config_lib.arms(kept)
   config.student_weights = config.labeler_weights = ""
   config.generator_weights = config.encoder_weights = ""
   config.reference_arms = ()
