@@ -131,8 +131,9 @@ def mate_kd(
 ) -> Recipe:
   """Distillation also on texts that an adversary filled in.
 
-  Words are hidden in the start points. One step updates both: the student descends its loss on the filled text, the
-  adversary ascends `parts.disagreement` there, through both networks.
+  Words are hidden in the start points. One step updates both: the student
+  descends its loss on the filled text, the adversary ascends
+  `parts.disagreement` there, through both networks.
 
   Args:
     parts: see `Parts`.
