@@ -34,7 +34,8 @@ ROWS = (
   ("export", "pairing"),
   ("weights",),  # floor 5
   ("config", "overrides"),
-  ("presets", "text_presets"),
+  ("presets",),
+  ("text_presets",),
   ("glue_presets", "embedding_presets", "reading"),
   ("settings",),
   ("learners", "networks"),
