@@ -11,8 +11,8 @@ Result: docs/lgtm.md. sst2: undistilled 78.2 ± 0.9, kd 79.3 ± 0.4, rco
   79.7 ± 0.6, prokt 78.0 ± 0.6, lgtm 77.8 ± 0.7; rte: undistilled 56.1 ± 1.1,
   kd 57.6 ± 1.5, prokt 53.4 ± 2.1, lgtm 53.6 ± 2.2; mrpc (accuracy): undistilled
   69.4 ± 0.8, kd 71.7 ± 1.0, prokt 70.2 ± 0.4, lgtm 70.2 ± 0.3; mrpc,minilm:
-  undistilled 70.3 ± 0.7, kd 70.0 ± 0.4, pkd 69.9 ± 0.4, prokt 69.9 ± 0.4, lgtm
-  69.4 ± 0.8, three arms not yet run.
+  undistilled 70.3 ± 0.7, kd 70.0 ± 0.4, pkd 69.9 ± 0.4, prokt 69.9 ± 0.4,
+  meta_distill 69.9 ± 0.4, lgtm 69.4 ± 0.8, two arms not yet run.
 
 The teacher is BERT-Tiny, two layers of 128, the student its first layer. With
 `minilm` (SIZE=minilm) the teacher is MiniLM-L6 and the student its layers 1, 3
