@@ -12,9 +12,9 @@ Result: not yet run at full size; `:smoke` runs on a CPU.
 DIR holds GLUE's folders; without it TFDS's are read. Weights are converted from
 bert-base-uncased and google/bert_uncased_L-6_H-768_A-12 (docs/weights.md). The
 paper's pairing and settings: zero heads, batch 32, 6 epochs (of all examples,
-of which nine tenths train here), length 128, Adam
-with eps 1e-6 and no clipping, linear decay, rates 5e-5 and 3e-5 (the student's
-is tuned per task among 3e-5, 5e-5 and 1e-4).
+of which nine tenths train here), length 128, Adam with eps 1e-6 and no
+clipping, linear decay, rates 5e-5 and 3e-5 (the student's is tuned per task
+among 3e-5, 5e-5 and 1e-4).
 [deviation] A tenth of the training set gives the feedback; the published code
 takes the development split that it reports, which is `paper` here and marked
 in the table.

@@ -6,7 +6,7 @@ Command: launch/glue_study.sh --workdir=runs/glue --data_dir=DIR
   and runs python -m tgt_jax.main --config=configs/glue_small.py:TASK
 Hardware: 2 CPU cores.
 Time: beside other work sst2 2.7 hours; on a faster machine rte 40 minutes, mrpc
-  70; of minilm 6 minutes an arm, 25 to 45 where the teacher learns.
+  70; of minilm 6 minutes an arm, 25 to 50 where the teacher learns.
 Result: docs/lgtm.md. sst2: undistilled 78.2 ± 0.9, kd 79.3 ± 0.4, rco
   79.7 ± 0.6, prokt 78.0 ± 0.6, lgtm 77.8 ± 0.7; rte: undistilled 56.1 ± 1.1,
   kd 57.6 ± 1.5, prokt 53.4 ± 2.1, lgtm 53.6 ± 2.2; mrpc (accuracy): undistilled

@@ -295,7 +295,6 @@ def test_the_hardest_and_easiest_examples_are_kept(finished):
   """Of a frozen teacher's arm, against one gradient for each example."""
   workdir, _ = finished
   assert not (workdir / "arms" / "prokt" / ranking.FILENAME).exists()
-  pictures.load_ranked(workdir / "arms" / "lgtm" / ranking.FILENAME)
   # A teacher that has learned is asked itself, and not as it began.
   learned = pictures.load_ranked(workdir / "arms" / "lgtm" / ranking.FILENAME)
   made = settings.checked(config())

@@ -47,6 +47,23 @@ def test_freed_memory_is_kept() -> None:
   assert faults < 30
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_programs_run_one_at_a_time_where_memory_is_kept(kept: bool) -> None:
+  """A long one has ended when its call returns, and else has only begun."""
+  program = f"""
+    import jax
+    import jax.numpy as jnp
+    from tgt_jax import distributed
+
+    {kept} and distributed.keep_freed_memory()
+    turn = lambda _, x: jnp.tanh(x @ x)
+    program = jax.jit(lambda x: jax.lax.fori_loop(0, 20, turn, x))
+    x = jax.block_until_ready(program(jnp.ones((1024, 1024))))
+    print(program(x).is_ready())
+  """
+  assert helpers.finish(helpers.start(program)).strip() == str(kept)
+
+
 def test_what_is_kept_can_be_given_back() -> None:
   """Below something that stays, where no threshold reaches."""
   program = """
