@@ -200,7 +200,7 @@ def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
   monkeypatch,
 ):
   """A few labelled texts say little of the words of the others."""
-  config = settings("uda")
+  config = settings("uda", "kd_replace")
   config["long_tail"].update(profile="fraction", fraction=0.2)
   config["augment"] = ({"name": "replace_words"},)
   checked = settings_lib.checked(config)
@@ -208,8 +208,8 @@ def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
   assert len(sets.train) < len(sets.full)
   asked = []
 
-  def spy(*, source, probability=0.2):
-    asked.append(source.name)
+  def spy(*, source, split, probability=0.2, corpus=""):
+    asked.append(split(corpus).name if corpus else source.name)
     return data.AUGMENTATIONS["erase_tokens"](source=source)
 
   monkeypatch.setitem(data.AUGMENTATIONS, "replace_words", spy)
@@ -219,6 +219,13 @@ def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
   streams.batches(run, arm, 0)
   # Batches, then start points and their second view.
   assert asked == [sets.train.name, sets.full.name, sets.full.name]
+  # Where labelled texts are changed, the words are those of all.
+  arm = build.arm(
+    settings_lib.arm_config(checked, "kd_replace"), "kd_replace", sets.counts
+  )
+  asked.clear()
+  streams.batches(run, arm, 0)
+  assert asked == [sets.train.name, sets.full.name]
 
 
 @pytest.mark.thorough

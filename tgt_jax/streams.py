@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tgt_jax import build, data, distributed, reading, registry, settings
@@ -27,9 +27,13 @@ def check_sizes(config: settings.Config, mesh: Any) -> None:
       raise ValueError(f"{name}: {error}") from error
 
 
-def _chain(source: data.Source, specs: Sequence[Any]) -> list[Any]:
-  """The augmentations of some specs; statistics are those of the source."""
-  offered = {"source": source}
+def _chain(
+  source: data.Source,
+  specs: Sequence[Any],
+  split: Callable[[str], data.Source],
+) -> list[Any]:
+  """The augmentations of some specs, for a source and a look at others."""
+  offered = {"source": source, "split": split}
   return [
     registry.build(
       data.AUGMENTATIONS, spec, family="augmentation", offered=offered
@@ -89,8 +93,9 @@ def batches(experiment: Experiment, arm: build.Arm, seed: int) -> Any:
 
   def made(stream: _Stream) -> Any:
     changed = experiment.source(stream.source, "input")
-    augment = _chain(changed, stream.specs) if reads == "input" else []
-    views = {"strong": _chain(changed, stream.strong)} if stream.strong else {}
+    chain = lambda specs: _chain(changed, specs, experiment.source)
+    augment = chain(stream.specs) if reads == "input" else []
+    views = {"strong": chain(stream.strong)} if stream.strong else {}
     columns = dict(experiment.columns.get(stream.source, {}))
     if augment:
       # What is not kept is asked for in the step, of what the student sees.

@@ -50,8 +50,8 @@ def arms(
     gradient: without it TGT-gradient and what else shows soft tokens is left
       out, as it must be where student or labeler have words of their own.
   """
-  view = lambda name, probability: {
-    "strong": ({"name": name, "probability": probability},)
+  view = lambda name, probability, **more: {
+    "strong": ({"name": name, "probability": probability, **more},)
   }
   found: dict[str, Any] = {
     "labels": {"method": {"name": "supervised"}},
@@ -62,7 +62,8 @@ def arms(
     },
     "kd_replace": {
       "method": {"name": "augmented_kd"},
-      "starts": view("replace_words", 0.3),
+      # Texts without labels are at hand: the generator has read them.
+      "starts": view("replace_words", 0.3, corpus="full"),
     },
     "uda": {
       "method": {"name": "uda"},

@@ -230,6 +230,36 @@ def test_replacements_follow_their_weights():
       assert abs(counts[word] - size * chance) <= 4 * deviation
 
 
+def test_words_of_a_larger_corpus():
+  few, many = _source(["the film", "the plot"]), _source()
+  replace = _build(
+    "replace_words",
+    few,
+    split={"full": many}.__getitem__,
+    probability=1.0,
+    corpus="full",
+  )
+  uniforms = _uniforms(replace, 5000)
+  uniforms[:, :_LENGTH] = 0
+  ids = np.tile(few.read(np.array([0])), (5000, 1))
+  words = set(" ".join(_TOKENS.decode(replace.apply(ids, uniforms))).split())
+  _, score = _replaced(_rows(many))
+  top = max(score.values())
+  possible = {_TOKENS.backend.id_to_token(w) for w in score if score[w] < top}
+  assert words >= possible - {"the"}
+  with pytest.raises(ValueError, match="no splits to choose from"):
+    _build("replace_words", few, corpus="full")
+  with pytest.raises(ValueError, match="corpus"):
+    _build("replace_words", few, corpus="half")
+
+
+def test_what_stands_for_unknown_words_is_never_written():
+  source = _source(["the film ☃", "☃ was ☃ dull"])
+  assert (source.read(np.arange(2)) == _TOKENS.unk_id).sum() == 3
+  found = augment_text.word_statistics(source)
+  assert np.diff(found.cumulative, prepend=0.0)[_TOKENS.unk_id] == 0
+
+
 def test_texts_without_keywords_stay():
   """One word, or words that are equally telling: C - TFIDF is 0."""
   source = _source(["film", "plot", "", "film plot"])

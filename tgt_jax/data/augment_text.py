@@ -68,6 +68,11 @@ def erase_tokens(*, source: Source, probability: float = 0.1) -> Augmentation:
   return Augmentation(source.input_shape[0], apply)
 
 
+def _unknown(text: Text) -> list[int]:
+  unk = text.tokenizer.unk_id
+  return [] if unk is None else [unk]
+
+
 class WordStatistics(NamedTuple):
   """What TF-IDF needs to know of a corpus of N texts over V tokens.
 
@@ -101,7 +106,8 @@ def word_statistics(source: Source) -> WordStatistics:
     texts_with += np.bincount(distinct % size, minlength=size)
   known = texts_with > 0
   idf = np.log(len(source) / np.maximum(texts_with, 1))
-  known[list(text.tokenizer.frame_ids)] = False
+  # What stands for a word that the vocabulary lacks is none.
+  known[[*text.tokenizer.frame_ids, *_unknown(text)]] = False
   if not known.any():
     raise ValueError(f"{source.name} has no words to replace others by")
   score = np.where(known, frequency * idf, 0.0)
@@ -115,7 +121,13 @@ def word_statistics(source: Source) -> WordStatistics:
 _statistics = functools.lru_cache(maxsize=2)(word_statistics)
 
 
-def replace_words(*, source: Source, probability: float = 0.2) -> Augmentation:
+def replace_words(
+  *,
+  source: Source,
+  split: Callable[[str], Source] | None = None,
+  probability: float = 0.2,
+  corpus: str = "",
+) -> Augmentation:
   """Replaces uninformative tokens by uninformative tokens, as UDA does.
 
   Token i of a text is replaced with probability
@@ -123,16 +135,22 @@ def replace_words(*, source: Source, probability: float = 0.2) -> Augmentation:
   the text: its keywords stay. See `word_statistics` for what replaces it.
 
   Args:
-    source: the corpus, which is what is changed.
+    source: what is changed.
+    split: a source by its name.
     probability: p, about the share of tokens that is replaced.
+    corpus: the texts whose statistics and words these are: "train", "full"
+      (with those that have no label), or "", what is changed.
 
   References:
     Q. Xie et al., "Unsupervised Data Augmentation for Consistency Training",
     arXiv:1904.12848, appendix on TF-IDF based word replacement.
   """
   checks.in_range(0, 1, probability=probability)
+  checks.one_of(("", "train", "full"), corpus=corpus)
   text = _text(source, "replace_words")
-  statistics = _statistics(source)
+  if corpus and split is None:
+    raise ValueError(f"corpus {corpus!r}: there are no splits to choose from")
+  statistics = _statistics(split(corpus) if corpus and split else source)
   frame = text.tokenizer.frame_ids
   length = source.input_shape[0]
   last = np.flatnonzero(np.diff(statistics.cumulative, prepend=0.0))[-1]
