@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import sys
 
@@ -72,7 +73,8 @@ def test_roberta_by_hand(tmp_path):
     assert tokenizer.mask_id == vocab["<mask>"]
     dog, cat = vocab["dog"], vocab["Ġcat"]
     texts = ["dog cat", "dog <mask>"]
-    rows = _rows(tokenizer.encode(texts, max_length=8, symbols=True))
+    tokenizer.backend.encode_special_tokens = False
+    rows = _rows(tokenizer.encode(texts, max_length=8))
     # The mask takes the space before it along.
     assert rows == [[0, dog, cat, 2], [0, dog, vocab["<mask>"], 2]]
     pair = tokenizer.encode(["dog"], ["dog cat"], max_length=9)
@@ -90,10 +92,10 @@ def test_symbols_that_somebody_wrote_are_text(kind):
     assert [i for i in row if i in symbols] == [
       i for i in frame if i in symbols
     ]
-  # What is hidden in a text that is read again stays so.
-  own = "[MASK]" if kind == "wordpiece" else "<mask>"
-  (row,) = _rows(tokenizer.encode([f"a {own}"], max_length=9, symbols=True))
-  assert tokenizer.mask_id in row
+  other = lib.train([*_SENTENCES, *texts], vocab_size=300)
+  ids = np.array([_rows(tokenizer.encode(texts[:1], max_length=90))[0]])
+  (read,) = data.translation(tokenizer, other, 90)(ids)
+  assert np.sum(np.isin(read, [other.sep_id, other.mask_id])) == 1  # The end.
 
 
 @pytest.mark.parametrize("longest", ["first", "second"])
@@ -267,6 +269,7 @@ def test_as_transformers_does(tmp_path, family):
       mask_token=tokenizers.AddedToken("<mask>", lstrip=True),
     )
   ours = lib.load(path)
+  ours.backend.encode_special_tokens = False  # As theirs does.
   first = ["A dog sees cats. running", "dog <mask> cat", "", "É  dog\tcat " * 5]
   second = ["cat", "dog " * 20, "a", "cats " * 9]
   for max_length in (9, 17, 64):
@@ -274,10 +277,32 @@ def test_as_transformers_does(tmp_path, family):
       expected = theirs(
         first, pairs, truncation="longest_first", max_length=max_length
       )["input_ids"]
-      found = ours.encode(first, pairs, max_length=max_length, symbols=True)
+      found = ours.encode(first, pairs, max_length=max_length)
       assert _rows(found) == expected
   assert ours.pad_id == theirs.pad_token_id
   assert ours.mask_id == theirs.mask_token_id
+
+
+def test_what_has_no_text_is_left_out_of_a_translation():
+  words = lib.train(_SENTENCES)
+  other = lib.train(_SENTENCES, kind="bpe", vocab_size=300)
+  (row,) = _rows(words.encode(_SENTENCES[:1], max_length=40))
+  more = np.array([[*row[:2], words.mask_id, words.unk_id, *row[2:]]])
+  translate = data.translation(words, other, 60)
+  np.testing.assert_array_equal(translate(more), translate(np.array([row])))
+
+
+def test_callers_of_one_tokenizer_wait_for_each_other():
+  """As many devices ask at once; what is long is cut for each."""
+  words = lib.train(_SENTENCES)
+  texts = [" ".join(_SENTENCES * 5)] * 64
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    asked = [
+      pool.submit(words.encode, texts, max_length=length)
+      for length in [8, 40, 12, 30] * 40
+    ]
+    for length, one in zip([8, 40, 12, 30] * 40, asked, strict=True):
+      assert set(one.result().lengths) == {length}
 
 
 def test_translation_reads_every_row_by_itself(tmp_path):

@@ -17,14 +17,19 @@ def translation(
   """Returns a function from token ids of one vocabulary to another's.
 
   Args:
-    ours: the vocabulary of what is given, int [B, L].
+    ours: the vocabulary of what is given, int [B, L]. Its symbols for what is
+      unknown or hidden have no text, and are left out.
     theirs: that of the result, int32 [B, length], padded. Parts beyond the
       second belong to the second.
     length: longer texts are cut.
   """
 
+  silent = [i for i in (ours.unk_id, ours.mask_id) if i is not None]
+
   def translate(ids: Any) -> np.ndarray:
-    parts = ours.parts(np.asarray(ids))
+    ids = np.asarray(ids)
+    ids = np.where(np.isin(ids, silent), ours.pad_id, ids)
+    parts = ours.parts(ids)
     out = np.full((len(parts), length), theirs.pad_id, np.int32)
     double = np.array([len(some) > 1 for some in parts], bool)
     for is_pair in (False, True):
@@ -34,8 +39,7 @@ def translation(
       some = [parts[place] for place in places]
       texts = [one[0] if one else "" for one in some]
       pairs = [" ".join(one[1:]) for one in some] if is_pair else None
-      # What was hidden stays so.
-      rows = theirs.encode(texts, pairs, max_length=length, symbols=True)
+      rows = theirs.encode(texts, pairs, max_length=length)
       inside = np.arange(length)[None] < rows.lengths[:, None]
       written = np.full((len(places), length), theirs.pad_id, np.int32)
       written[inside] = rows.flat

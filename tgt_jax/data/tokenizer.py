@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,10 @@ _NAMES = {
   "mask": ("[MASK]", "<mask>"),
 }
 _BERT, _ROBERTA = (tuple(names[i] for names in _NAMES.values()) for i in (0, 1))
+
+# The library keeps where to cut in the object that splits: one caller at a
+# time. It has threads of its own.
+_SPLITTING = threading.Lock()
 
 # Texts that are split at a time: bounds what the library's objects take.
 _CHUNK = 4096
@@ -122,18 +127,17 @@ class Tokenizer:
     pairs: Sequence[str] | None = None,
     *,
     max_length: int,
-    symbols: bool = False,
   ) -> Ragged:
     """Returns the token ids of texts or of pairs of texts, framed.
+
+    "[SEP]" in a text is what somebody wrote, and letters like others, where
+    transformers takes it for the symbol by default.
 
     Args:
       texts: N texts.
       pairs: N second texts, or None.
       max_length: ids of a row at most, the frame included. What is too long
         loses tokens at its end; of a pair, the longer text does.
-      symbols: whether "[SEP]" in a text is the symbol. In data it is what
-        somebody wrote, and letters like others (transformers takes it for the
-        symbol by default).
 
     Raises:
       ValueError: another number of pairs than of texts, or a length that
@@ -151,14 +155,14 @@ class Tokenizer:
     if pairs is not None:
       items = list(zip(texts, pairs, strict=True))
     rows: list[np.ndarray] = []
-    self.backend.encode_special_tokens = not symbols
-    self.backend.enable_truncation(max_length, strategy="longest_first")
-    try:
-      for start in range(0, len(items), _CHUNK):
-        found = self.backend.encode_batch(list(items[start : start + _CHUNK]))
-        rows += [np.array(row.ids, np.int32) for row in found]
-    finally:
-      self.backend.no_truncation()
+    with _SPLITTING:
+      self.backend.enable_truncation(max_length, strategy="longest_first")
+      try:
+        for start in range(0, len(items), _CHUNK):
+          found = self.backend.encode_batch(list(items[start : start + _CHUNK]))
+          rows += [np.array(row.ids, np.int32) for row in found]
+      finally:
+        self.backend.no_truncation()
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     flat = np.concatenate([np.zeros(0, np.int32), *rows])
     return Ragged(flat, offsets)
@@ -205,6 +209,7 @@ def wrap(backend: Any, *, what: str) -> Tokenizer:
     )
   backend.no_padding()
   backend.no_truncation()
+  backend.encode_special_tokens = True  # As letters.
   cls, sep = found["cls"], found["sep"]
   if backend.post_processor is None and cls and sep:
     between = [sep, sep] if sep == "</s>" else [sep]
