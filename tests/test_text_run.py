@@ -26,6 +26,7 @@ from tgt_jax import (
   streams,
   text_presets,
   train,
+  transfer,
 )
 from tgt_jax.data import sentences, tokenizer
 
@@ -146,6 +147,23 @@ class TestOtherWords:
     assert data.load_tokenizer(workdir / export.TOKENIZER).fingerprint == (
       data.load_tokenizer(words).fingerprint
     )
+    # Probed on other texts it reads those in its own words too.
+    spec = {"name": "sentences", "train_size": 30, "test_size": 20, "seed": 7}
+    other = data.load(spec)
+    (row,) = transfer.transfer(workdir, other)
+    mine, theirs = data.load_tokenizer(words), other.train.text.tokenizer
+    translate = data.translation(theirs, mine, 64)
+    student = export.load_student(workdir)
+
+    def embedded(part):
+      ids = translate(part.read(np.arange(len(part))))
+      outputs, _ = student.network.apply(
+        student.params, student.model_state, ids
+      )
+      return np.asarray(outputs.embedding), part.labels
+
+    expected = transfer.probe(embedded(other.train), embedded(other.test))
+    assert row.scores[0] == pytest.approx(expected)
 
   def test_gradient_exploration_is_refused(self, words, tmp_path):
     config = self.config(words, "tgt_gradient")

@@ -31,6 +31,7 @@ from tgt_jax import (
   export,
   fit,
   measures,
+  models,
   networks,
   results as results_lib,
   scoring,
@@ -139,22 +140,47 @@ def _embedder(network: Network, shape: tuple[int, ...]) -> Callable:
 
 def _check_fits(config: settings.Config, train: data.Source) -> None:
   """Raises `ValueError` where a run's students cannot read the data."""
-  shape, words = config["input_shape"], config["vocabulary"]["vocab_size"]
+  shape = config["input_shape"]
   if len(shape) != len(train.input_shape):
     raise ValueError(
       f"{train.name} has inputs of shape {train.input_shape}, the run's"
       f" students take {tuple(shape)}: choose other data"
-    )
-  if train.text is not None and train.text.tokenizer.vocab_size > words:
-    raise ValueError(
-      f"{train.name} has {train.text.tokenizer.vocab_size} token ids, the run's"
-      f" students know {words}: give the run's tokenizer to the data"
     )
   if train.targets is not None and train.tags is None:
     raise ValueError(
       f"{train.name} has grades, which a classifier cannot learn: choose data"
       " with labels or tags"
     )
+
+
+def _in_words(
+  network: Network,
+  source: data.Source,
+  own: Callable[[], data.Tokenizer],
+  length: int,
+) -> Network:
+  """A network as one that reads a source's texts, in its own words or not.
+
+  Args:
+    network: takes token ids of `own`, [B, length] or less.
+    source: what it is to read; anything where that is no text.
+    own: the tokenizer.
+    length: of its texts.
+  """
+  if source.text is None:
+    return network
+  mine, theirs = own(), source.text.tokenizer
+  if mine.words == theirs.words and source.input_shape[0] <= length:
+    return network
+  translate = data.translation(theirs, mine, length)
+  return models.with_translation(network, translate, length)
+
+
+def _run_words(config: settings.Config) -> data.Tokenizer:
+  """The tokenizer of a run's data."""
+  text = data.loaded(config["data"]).train.text
+  assert text is not None
+  return text.tokenizer
 
 
 def transfer(
@@ -210,13 +236,18 @@ def transfer(
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
       student = export.load_student(folder, allow_imports=True)
       arrays = teachers.Frozen(student.params, student.model_state)
-      width, scores[seed.seed] = score(student.network, arrays)
+      words = functools.partial(data.load_tokenizer, folder / export.TOKENIZER)
+      length = networks.own_words(config, mine["student"])[2][0]
+      network = _in_words(student.network, train, words, length)
+      width, scores[seed.seed] = score(network, arrays)
       said = ", ".join(f"{n} {v:.3f}" for n, v in scores[seed.seed].items())
       print(f"{arm.name}, seed {seed.seed}: {said}", file=sys.stderr)
     rows.append(Probed(arm.name, width, scores))
   if networks.has_encoder(config):
     arrays = teach.encoder(config, workdir, runtime)["encoder"]
     one = networks.network(config, config["encoder"])
+    words = functools.partial(_run_words, config)
+    one = _in_words(one, train, words, config["input_shape"][0])
     width, values = score(one, arrays)
     rows.append(Probed(_ENCODER, width, {config["seed"]: values}))
   results_lib.add_probes(
