@@ -246,6 +246,22 @@ def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
   assert asked == [sets.train.name, sets.full.name]
 
 
+@pytest.mark.parametrize(
+  ("arm", "asked"), [("uda", False), ("kd_unlabelled", True)]
+)
+def test_the_teacher_is_asked_about_start_points_that_somebody_reads(
+  arm, asked
+):
+  config = settings(arm)
+  config["long_tail"].update(profile="fraction", fraction=0.2)
+  checked = settings_lib.checked(config)
+  sets = splits.load_sets(checked)
+  mine = settings_lib.arm_config(checked, arm)
+  assert mine["starts"]["source"] == "full"
+  found = experiment._asked_splits(checked, sets, [mine])
+  assert ("full" in found) == asked and {"test", "train"} <= set(found)
+
+
 @pytest.mark.thorough
 def test_latents_that_are_too_many_to_keep(monkeypatch, tmp_path, capsys):
   config = settings("tgt_random")

@@ -144,6 +144,18 @@ def test_weights_of_another_vocabulary_are_named_first(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_the_labelers_weights_are_looked_at_before_the_generator_trains(
+  tmp_path,
+):
+  config = settings()
+  config["labeler_weights"] = _converted(
+    tmp_path / "w.safetensors", num_heads=4
+  )
+  with pytest.raises(ValueError, match="num_heads: 4 there, 2 here"):
+    train.run(config, tmp_path / "run")
+  assert not (tmp_path / "run/teacher/generator.safetensors").exists()
+
+
 def test_weights_know_their_words(tmp_path):
   """Rows of as many other words fit, and stand for nothing."""
   config = settings()

@@ -15,9 +15,9 @@ from tgt_jax.teachers import Frozen
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def say_once(message: str, file: Any = None) -> None:
   """Prints; all arms and seeds begin with the same file."""
-  print(message, flush=True)
+  print(message, file=file, flush=True)
 
 
 def starting_arrays(
@@ -42,7 +42,7 @@ def starting_arrays(
   found = weights.start_from(path, template, spec, class_names)
   drawn = set(trees.flatten_names(template)) - set(trees.flatten_names(found))
   if drawn:
-    _say_once(
+    say_once(
       f"{path}: drawn at random, as the file lacks them or has them for other"
       f" classes: {', '.join(sorted(drawn))}"
     )

@@ -285,6 +285,16 @@ class Experiment(NamedTuple):
     )
 
 
+def _reads_answers(arm: settings.Config) -> bool:
+  """Whether an arm's method reads what the teacher says of start points.
+
+  Others ask anew, of what they make of them, or not at all.
+  """
+  name = arm["method"]["name"]
+  known = (*settings.EXPLORING, "unlabelled_kd")
+  return bool(arm["embedding_shape"]) or name in known or name not in METHODS
+
+
 def _asked_splits(
   config: settings.Config, sets: splits.Sets, arms: list[settings.Config]
 ) -> list[str]:
@@ -297,7 +307,7 @@ def _asked_splits(
   probed = any(arm["student_reads"] == "embedding" for arm in arms)
   if not config["augment"] or kept or probed:
     wanted.append("train")
-  starts = [arm["starts"] for arm in arms]
+  starts = [arm["starts"] for arm in arms if _reads_answers(arm)]
   used = {
     one["source"]
     for one in starts

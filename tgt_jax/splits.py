@@ -244,13 +244,9 @@ def _check_words(
   """
   if known == words or not (known or made_here):
     return
-  reason = (
-    "which was trained on the data, as data.tokenizer is empty"
-    if made_here
-    else "although they are as many"
-  )
+  which = ", which was trained on the data, as data.tokenizer is empty"
   raise ValueError(
-    f"{file} knows other words than the tokenizer of {name}, {reason}: name the"
-    " tokenizer of these weights, or take the rows of other words: python -m"
-    " tgt_jax.weights words"
+    f"{file} knows other words than the tokenizer of {name}"
+    f"{which if made_here else ''}: name the tokenizer of these weights, or take"
+    " the rows of other words: python -m tgt_jax.weights words"
   )

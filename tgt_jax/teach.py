@@ -61,21 +61,27 @@ def prepare(
   """Loads the teacher's parts, training those that are missing.
 
   Raises:
-    ValueError: a part on disk was made by another config or from other data;
-      names both fingerprints.
+    ValueError: a part on disk was made by another config or from other data
+      (names both fingerprints), or begins with weights that do not fit it.
   """
   frozen: dict[str, Any] = {}
   parts = plan.parts(config, sources, counts)
-  shapes = _shapes(config)
   folder = folder_of(config, workdir)
-  for part in parts:
-    before = frozen.get(part.group, ())
-    expected = shapes[part.group]
-    if not part.alone:
-      expected = expected[len(before)]
-    path = folder / f"{part.name}.safetensors"
+  file = lambda part: folder / f"{part.name}.safetensors"
+  made_of = lambda part: getattr(sources, part.training["source"])
+  left = {
+    group: iter((found,) if isinstance(found, Frozen) else found)
+    for group, found in _shapes(config).items()
+  }
+  pairs = [(part, next(left[part.group])) for part in parts]
+  # The last one's weights are looked at before the first one trains.
+  for part, expected in pairs:
+    if not file(part).exists():
+      _beginning(part, expected, made_of(part))
+  for part, expected in pairs:
+    before, path = frozen.get(part.group, ()), file(part)
     if not path.exists():
-      source = getattr(sources, part.training["source"])
+      source = made_of(part)
       if part.reads == "embedding":
         source = view(config, source, frozen, workdir, runtime)
       _train(part, expected, source, frozen, folder, runtime, config)
@@ -260,7 +266,7 @@ def _beginning(
   if part.training["steps"]:
     return begin
   if begin is None:
-    print(
+    beginnings.say_once(
       f"warning: {part.name} has no weights and 0 steps of training: it is"
       " random. Convert public weights (python -m tgt_jax.weights) and name the"
       " file in the config",

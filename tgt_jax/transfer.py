@@ -183,6 +183,16 @@ def _run_words(config: settings.Config) -> data.Tokenizer:
   return text.tokenizer
 
 
+def _student(
+  folder: pathlib.Path, source: data.Source, length: int
+) -> tuple[Network, teachers.Frozen]:
+  """A run's student as one that reads a source; see `_in_words`."""
+  student = export.load_student(folder, allow_imports=True)
+  words = functools.partial(data.load_tokenizer, folder / export.TOKENIZER)
+  network = _in_words(student.network, source, words, length)
+  return network, teachers.Frozen(student.params, student.model_state)
+
+
 def transfer(
   workdir: pathlib.Path,
   dataset: data.Dataset,
@@ -234,12 +244,8 @@ def transfer(
     width = 0
     for seed in arm.seeds:
       folder = experiment.student_folder(workdir, arm.name, seed.seed)
-      student = export.load_student(folder, allow_imports=True)
-      arrays = teachers.Frozen(student.params, student.model_state)
-      words = functools.partial(data.load_tokenizer, folder / export.TOKENIZER)
       length = networks.own_words(config, mine["student"])[2][0]
-      network = _in_words(student.network, train, words, length)
-      width, scores[seed.seed] = score(network, arrays)
+      width, scores[seed.seed] = score(*_student(folder, train, length))
       said = ", ".join(f"{n} {v:.3f}" for n, v in scores[seed.seed].items())
       print(f"{arm.name}, seed {seed.seed}: {said}", file=sys.stderr)
     rows.append(Probed(arm.name, width, scores))

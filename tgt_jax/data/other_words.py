@@ -23,7 +23,6 @@ def translation(
       second belong to the second.
     length: longer texts are cut.
   """
-
   silent = [i for i in (ours.unk_id, ours.mask_id) if i is not None]
 
   def translate(ids: Any) -> np.ndarray:
