@@ -213,6 +213,15 @@ class TestOtherWords:
     with pytest.raises(ValueError, match="vocab_size: 400 there, 399"):
       train.run(config, tmp_path / "run")
 
+  def test_a_length_without_room_for_words(self, words, tmp_path):
+    config = self.config(words, "tgt_random")
+    config["student"]["length"] = 2
+    with pytest.raises(
+      ValueError, match=r"student.length must be > 2, .*got 2"
+    ):
+      train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
 
 def test_statistics_of_words_are_those_of_the_texts_that_are_changed(
   monkeypatch,

@@ -220,6 +220,9 @@ def _check_networks(config: settings.Config, name: str, tokenizer: Any) -> None:
     said = {key: spec.get(key, default) for key, default in takes.items()}
     own = spec.get("tokenizer")
     words = data.load_tokenizer(own) if own else tokenizer
+    if own:
+      length = spec.get("length", config["input_shape"][0])
+      words.check_length(f"{path}{section}.length", length)
     _check_vocabulary(
       f"{path}{section}: {own or name}",
       words,

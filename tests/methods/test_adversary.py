@@ -223,3 +223,15 @@ def test_fluency_is_the_likelihood_of_the_hidden_words():
 def test_bad_arguments(options, message):
   with pytest.raises(ValueError, match=message):
     recipe(**options)
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert"])
+def test_adversaries_of_other_families(family):
+  """They take no separator, and are not told of it."""
+  spec = {**SMALL, "name": family, "max_positions": L + PAD + 1}
+  made = methods.mate_kd(world()[0], adversary=spec, **WORDS)
+  drawn, _ = made.others["adversary"](jax.random.key(3), world()[2])
+  total, _ = value({"student": world()[3], "adversary": drawn}, made)
+  assert np.isfinite(total)
+  with pytest.raises(ValueError, match="unknown model ''; choose from"):
+    methods.mate_kd(world()[0], adversary={"width": 8}, **WORDS)

@@ -121,6 +121,21 @@ class Tokenizer:
     text = self.backend.to_str(pretty=True)
     files.atomic_write(pathlib.Path(path), text.encode())
 
+  def check_length(self, name: str, length: int, is_pair: bool = False) -> None:
+    """Raises `ValueError` where a text's frame leaves no room for its words.
+
+    Args:
+      name: of the length, for the message.
+      length: ids of a text at most.
+      is_pair: whether there are two texts in the frame.
+    """
+    frame = self.backend.num_special_tokens_to_add(is_pair)
+    if length <= frame:
+      raise ValueError(
+        f"{name} must be > {frame}, which the symbols around a text take, got"
+        f" {length}"
+      )
+
   def encode(
     self,
     texts: Sequence[str],
@@ -143,12 +158,7 @@ class Tokenizer:
       ValueError: another number of pairs than of texts, or a length that
         leaves no room beside the frame.
     """
-    frame = self.backend.num_special_tokens_to_add(pairs is not None)
-    if max_length <= frame:
-      raise ValueError(
-        f"max_length must be > {frame}, which the symbols around a text take,"
-        f" got {max_length}"
-      )
+    self.check_length("max_length", max_length, pairs is not None)
     if pairs is not None and len(pairs) != len(texts):
       raise ValueError(f"{len(texts)} texts but {len(pairs)} second texts")
     items: Sequence[Any] = texts

@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tgt_jax import checks, metrics as metrics_lib, models, rng as rng_lib
+from tgt_jax import (
+  checks,
+  metrics as metrics_lib,
+  models,
+  registry,
+  rng as rng_lib,
+)
 from tgt_jax.methods.base import Aux, InitFn, Recipe, weighted_mean
 from tgt_jax.methods.guided import guided, read_weights
 from tgt_jax.methods.neighbours import unchanged
@@ -115,6 +121,17 @@ def _init(network: Network, words: _Words) -> InitFn:
   return init
 
 
+def _network(spec: Mapping[str, Any], words: _Words) -> Network:
+  """An encoder, told of the words what it takes."""
+  factory = registry.resolve(
+    models.MODELS, spec.get("name", ""), family="model"
+  )
+  said = {
+    k: v for k, v in words._asdict().items() if registry.takes(factory, k)
+  }
+  return models.from_spec(models.MODELS, {**said, **spec}, num_classes=1)
+
+
 def mate_kd(
   parts: Parts,
   *,
@@ -137,7 +154,8 @@ def mate_kd(
 
   Args:
     parts: see `Parts`.
-    adversary: spec of an encoder, see `models.MODELS`.
+    adversary: spec of an encoder, see `models.MODELS`; of its words it is told
+      what it takes.
     vocab_size: number of token ids V.
     pad_id: of padding.
     cls_id: of what begins a text.
@@ -147,8 +165,9 @@ def mate_kd(
     share: of the words that are hidden, in (0, 1).
     temperature: of the relaxed draws.
     fluency: weight of the adversary's likelihood of the hidden words, >= 0.
-      [deviation] The paper's adversary comes pretrained and has none; and it
-      takes ten steps to the student's hundred, where ours take turns.
+      [deviation] The paper's adversary comes pretrained and has none, where
+      ours begins at random; and it takes ten steps to the student's hundred,
+      where ours take each step together, by one optimiser.
 
   Raises:
     ValueError: an argument out of its range.
@@ -157,10 +176,7 @@ def mate_kd(
   checks.positive(temperature=temperature, vocab_size=vocab_size)
   checks.non_negative(fluency=fluency)
   words = _Words(vocab_size, pad_id, cls_id, sep_id, mask_id)
-  known = {"vocab_size": vocab_size, "pad_id": pad_id, "sep_id": sep_id}
-  network: Network = models.from_spec(
-    models.MODELS, {**known, **adversary}, num_classes=1
-  )
+  network = _network(adversary, words)
   student_loss = guided(parts, read_weights(weights), unchanged(parts))
 
   def loss(params, model_state, frozen, batch, rng, step):

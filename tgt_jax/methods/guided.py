@@ -380,6 +380,9 @@ def uda(
 ) -> LossFn:
   """Labels plus consistency of two views; no teacher (arXiv 1904.12848).
 
+  [deviation] The labels' loss is not annealed, and sharpening and confidence
+  are the same for images and texts.
+
   Args:
     parts: see `Parts`.
     weights: "label" and "generated" (the consistency term); "distill" is off
